@@ -1,0 +1,161 @@
+"""The folder a stage writes: made whole or not at all, found again by its content.
+
+`<run>/<stage>/<key>/` holds a stage's files and `manifest.json`. The key is a hash of the stage's config and of the content
+of everything it read, so a stage with an unchanged key has nothing to do, and outputs of different settings lie side
+by side. A folder is filled under a working name and renamed when the manifest stands: what has the final name is whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from felid.config import digest
+from felid.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+RUN = "run.json"
+"""In a run folder: which artifact of each stage belongs to the recipe that ran last."""
+FORMAT = 1
+"""Raised when a stage's files change their meaning, so that artifacts of older versions are made again."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage folder.
+
+    Attributes:
+        path: the folder.
+        manifest: stage, key, digest (hex SHA-256 over the files), inputs, config, versions, seed, wall_seconds.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return str(self.manifest["digest"])
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically (a reader sees the old file or the new one, never a part)."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or damaged file is an `ArtifactError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist; run the stage that writes it") from error
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Open a finished stage folder; anything without a manifest is refused."""
+    if not (path / MANIFEST).is_file():
+        raise ArtifactError(f"{path} is not a finished stage folder (no {MANIFEST}); run the stage again")
+    return Artifact(path, read_json(path / MANIFEST))
+
+
+def current(root: Path, stage: str) -> Path:
+    """The folder that a run last made or reused for a stage."""
+    stages = read_json(root / RUN)["stages"] if (root / RUN).is_file() else {}
+    if stage not in stages:
+        raise ArtifactError(f"{root} has no finished stage {stage!r}; run `felid {stage} {root}` first")
+    return open_artifact(root / stages[stage]).path
+
+
+def stage_key(stage: str, config: object, inputs: Mapping[str, str]) -> str:
+    """12 hex digits that name the output of `stage` for this config and these input digests."""
+    return digest({"format": FORMAT, "stage": stage, "config": config, "inputs": dict(inputs)})[:12]
+
+
+def build(
+    root: Path, stage: str, config: object, inputs: Mapping[str, str], work: Callable[[Path], None], *, fresh: bool = False
+) -> tuple[Artifact, bool]:
+    """Return the artifact of a stage, made by `work(folder)` unless it is there already.
+
+    Args:
+        root: the run folder.
+        stage: name of the stage, also its folder.
+        config: JSON-able settings that the output depends on.
+        inputs: name -> digest of everything else that it depends on.
+        work: fills the folder it is given. After an interruption it is called again with what it had left there, so a
+            stage that can resume finds its own checkpoints; a stage that cannot must not care.
+        fresh: throw away a finished or interrupted output and start over.
+
+    Returns:
+        The artifact, and whether it was reused.
+    """
+    key = stage_key(stage, config, inputs)
+    path, working = root / stage / key, root / stage / f".working-{key}"
+    if fresh:
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(working, ignore_errors=True)
+    elif (path / MANIFEST).is_file():
+        return open_artifact(path), True
+    shutil.rmtree(path, ignore_errors=True)
+    working.mkdir(parents=True, exist_ok=True)
+    for left in (MANIFEST, f".{MANIFEST}.part"):  # by a process that died before the rename; no part of the content
+        (working / left).unlink(missing_ok=True)
+    start = time.perf_counter()
+    work(working)
+    files = {str(p.relative_to(working)): file_digest(p) for p in sorted(working.rglob("*")) if p.is_file()}
+    manifest = {
+        "format": FORMAT,
+        "stage": stage,
+        "key": key,
+        "digest": digest(files),
+        "inputs": dict(inputs),
+        "config": config,
+        "files": files,
+        "versions": versions(),
+        "wall_seconds": round(time.perf_counter() - start, 3),
+    }
+    write_json(working / MANIFEST, manifest)
+    os.rename(working, path)
+    return open_artifact(path), False
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("felid", "torch", "numpy", "polars", "faiss-cpu", "scikit-learn", "accelerate", "sentence-transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def lock(root: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the lock falls by itself when the process ends, however it ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(f"another felid process is working in {root}; wait for it or choose another --out") from error
+        yield

@@ -1,0 +1,208 @@
+"""The `felid` command: recipes in, run folders and recommendations out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from felid.artifacts import read_json
+from felid.config import as_tree
+from felid.errors import FelidError, RecipeError, RequestError
+
+if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not wait for torch
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from felid.pipeline import Stage
+    from felid.recipe import Recipe
+    from felid.recommender import ItemId, Recommendation, Recommender
+
+app = typer.Typer(help="Generative retrieval recommenders: from interactions to recommendations.", no_args_is_help=True)
+console = Console()
+
+RecipeArgument = Annotated[str, typer.Argument(help="A name from `felid recipes`, or a YAML or JSON file.", metavar="RECIPE")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.epochs=5.", metavar="[KEY=VALUE]...")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away earlier results and start over.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+FromRecipe = Annotated[str | None, typer.Option("--recipe", help="Begin the run folder with this recipe.", metavar="RECIPE")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<recipe>.")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """Run all stages of a recipe and print its metrics; what is unchanged is not done again."""
+    from felid.pipeline import STAGES, Pipeline
+    from felid.recipe import load_recipe
+
+    root = out or Path("runs") / Path(recipe).stem
+    Pipeline(load_recipe(recipe, overrides or []), root, console=console).run(fresh=STAGES if fresh else ())
+    console.print(f"run folder: {root}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that ship with felid."""
+    from felid.recipe import load_recipe, names
+
+    table = Table(box=None, show_header=False)
+    for name in names():
+        table.add_row(f"[bold]{name}[/]", load_recipe(name).description)
+    console.print(table)
+
+
+@app.command()
+def show(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Print a recipe with every key resolved, as YAML."""
+    from felid.recipe import load_recipe
+
+    print(yaml.safe_dump(as_tree(load_recipe(recipe, overrides or [])), sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def data(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+    """Read, check, filter and order the interactions and items."""
+    _stage("data", run, overrides, recipe, fresh)
+
+
+@app.command()
+def embed(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+    """Turn item texts into vectors (and make what that needs)."""
+    _stage("embed", run, overrides, recipe, fresh)
+
+
+@app.command()
+def tokenize(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+    """Turn vectors into unique semantic IDs (and make what that needs)."""
+    _stage("tokenize", run, overrides, recipe, fresh)
+
+
+@app.command()
+def train(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+    """Train the model, from its last checkpoint on (and make what that needs)."""
+    _stage("train", run, overrides, recipe, fresh)
+
+
+@app.command()
+def evaluate(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+    """Evaluate on validation and test beside the baselines (and make what that needs)."""
+    _stage("evaluate", run, overrides, recipe, fresh)
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,...")] = None,
+    user: Annotated[str | None, typer.Option(help="A user of the data.", metavar="ID")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the data; needs --out.")] = False,
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Items of the history may come again.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Parquet file for --all-users.")] = None,
+) -> None:
+    """Recommend the next items for a history, a user or all users."""
+    if (history is not None) + (user is not None) + all_users != 1:
+        raise RequestError("give exactly one of --history, --user and --all-users")
+    from felid.recommender import Recommender
+
+    recommender = Recommender.load(run)
+    if all_users:
+        if out is None:
+            raise RequestError("--all-users needs --out FILE.parquet to write to")
+        _recommend_all(recommender, k, not keep_seen, out)
+        return
+    items: list[ItemId]
+    if user is not None:
+        items = recommender.history_of(_as_id(user, recommender.known.user_ids))
+    else:
+        items = [_as_id(item, recommender.ids.item_ids) for item in (history or "").split(",") if item.strip()]
+    _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen)[0])
+
+
+def main() -> None:
+    """Entry point: felid's own errors become one line and exit code 2."""
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        status = app(standalone_mode=False)
+    except FelidError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | None, fresh: bool) -> None:
+    from felid.pipeline import Pipeline
+
+    Pipeline(_recipe_of(root, recipe, overrides or []), root, console=console).run(stage, fresh=(stage,) if fresh else ())
+
+
+def _recipe_of(root: Path, recipe: str | None, overrides: list[str]) -> Recipe:
+    """The recipe of a run folder, or the one it is to begin with, with changes."""
+    from felid.recipe import load_recipe, resolve
+
+    if recipe is not None:
+        return load_recipe(recipe, overrides)
+    if not (root / "recipe.json").is_file():
+        raise RecipeError(f"{root} is no run folder yet (no recipe.json); add --recipe RECIPE to begin one")
+    return resolve(read_json(root / "recipe.json"), overrides)
+
+
+def _as_id(text: str, known: NDArray[np.generic]) -> ItemId:
+    """An id as the data has it: a number where the data's ids are numbers."""
+    if known.dtype.kind != "i":
+        return text.strip()
+    try:
+        return int(text)
+    except ValueError as error:
+        raise RequestError(f"id {text!r} is not a number, but the ids of this data are") from error
+
+
+def _print_recommendations(recommender: Recommender, history: list[ItemId], found: list[Recommendation]) -> None:
+    shown = "; ".join(f"{item} {recommender.title_of(item)}".strip() for item in history[-10:])
+    console.print(f"the last {min(10, len(history))} of {len(history)} history items: {shown}", markup=False, highlight=False)
+    table = Table("rank", "item_id", "title", "semantic ID", "score")
+    for rank, item in enumerate(found, 1):
+        codes = "-".join(str(code) for code in item.semantic_id)
+        table.add_row(str(rank), str(item.item_id), item.title, codes, f"{item.score:.3f}")
+    console.print(table)
+
+
+def _recommend_all(recommender: Recommender, k: int, exclude_seen: bool, out: Path) -> None:
+    import polars as pl
+
+    from felid.progress import progress_bar
+
+    known = recommender.known
+    with progress_bar(console, "recommending", total=len(known), unit="users") as bar:
+        items, scores = recommender.search_items(known, k, exclude_seen, bar.advance)
+    found = items >= 0
+    frame = pl.DataFrame(
+        {
+            "user_id": known.user_ids.repeat(found.sum(1)).tolist(),
+            "rank": [rank for row in found.sum(1).tolist() for rank in range(1, row + 1)],
+            "item_id": recommender.ids.item_ids[items[found]].tolist(),
+            "score": scores[found],
+        }
+    )
+    part = out.with_name(f".{out.name}.part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(part)
+    os.replace(part, out)
+    console.print(f"{len(frame):,} recommendations for {len(known):,} users in {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,174 @@
+"""Your own tables: CSV, TSV, JSON lines or Parquet with a map of column names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from felid.config import Config
+from felid.data import checks
+from felid.data.dataset import Dataset
+from felid.data.filters import FilterConfig
+from felid.errors import DataError
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
+"""Numeric timestamps above the first number are taken for that unit: 1e11 seconds are in the year 5138."""
+
+
+class ColumnMap(Config):
+    """Names that the interactions file gives its columns."""
+
+    user_id: str = "user_id"
+    """Column of the user."""
+    item_id: str = "item_id"
+    """Column of the item."""
+    timestamp: str | None = None
+    """Column of the time: unix seconds (or ms, us, ns, told by size) or ISO dates; None = `timestamp` if it is there."""
+    position: str | None = None
+    """Column of the order within a user, integers; goes before the time; None = `position` if it is there."""
+    rating: str | None = None
+    """Column of the rating, a number; None = `rating` if it is there."""
+
+
+class FilesConfig(Config):
+    """Tables by path; .csv, .tsv, .jsonl, .ndjson (each also with .gz) and .parquet are told apart by their endings."""
+
+    kind: Literal["files"] = "files"
+    """Source."""
+    interactions: Path
+    """File with one interaction per row."""
+    items: Path | None = None
+    """File with one item per row; None = a catalogue of bare ids, without text."""
+    columns: ColumnMap = ColumnMap()
+    """Our name: the interactions file's name."""
+    item_columns: dict[str, str] = Field(default_factory=dict)
+    """Our name: the items file's name, for item_id, title, price, brand, categories and others; unnamed columns keep theirs."""
+
+
+def locate(config: FilesConfig) -> dict[str, Path]:
+    """The files named by the config; a missing one is a `DataError`."""
+    paths = {"interactions": config.interactions} | ({"items": config.items} if config.items else {})
+    for name, path in paths.items():
+        if not path.is_file():
+            raise DataError(f"{name} file {path} does not exist (looked from {Path.cwd()}); correct dataset.{name}")
+    return paths
+
+
+def load(config: FilesConfig, filters: FilterConfig) -> Dataset:
+    """Read the files. Ids in untyped text (CSV, TSV) are integers if all of a kind are, so that "007" stays text."""
+    paths = locate(config)
+    interactions = _read(paths["interactions"], (config.columns.user_id, config.columns.item_id))
+    interactions = _mapped(interactions, config.columns, f"interactions file {config.interactions}")
+    items = _read_items(paths["items"], config.item_columns) if "items" in paths else None
+    interactions, items = _typed_ids(interactions, items, [name for name, path in paths.items() if _separator(path)])
+    notes: tuple[str, ...] = ()
+    if "timestamp" in interactions.columns:
+        times, notes = parse_times(interactions["timestamp"])
+        interactions = interactions.with_columns(times.alias("timestamp"))
+    return Dataset.from_frames(config.interactions.name.split(".")[0], interactions, items, None, notes, filters)
+
+
+def parse_times(times: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
+    """Unix seconds from numbers (unit told by their size), dates, or ISO text (UTC unless it says otherwise).
+
+    Unreadable values become null, for the check that follows to count. The notes say which unit was recognised.
+    """
+    if times.dtype in (pl.Date, pl.Datetime):
+        return times.dt.epoch("us") / 1e6, ()
+    if times.dtype == pl.String:
+        numbers = times.cast(pl.Float64, strict=False)
+        if 2 * numbers.count() >= times.count():
+            return parse_times(numbers)
+        seconds = [_iso_seconds(text) for text in times.to_list()]
+        return pl.Series(times.name, seconds, pl.Float64), ("timestamps read as ISO dates",)
+    if times.dtype.is_numeric():
+        values = times.cast(pl.Float64).to_numpy()
+        middle = np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
+        for above, divisor, unit in _UNITS:
+            if middle > above:
+                return times / divisor, (f"timestamps read as {unit}",)
+    return times, ()
+
+
+def _iso_seconds(text: str | None) -> float | None:
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _ending(path: Path) -> str:
+    endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
+    return endings[-1] if endings else ""
+
+
+def _separator(path: Path) -> str | None:
+    return _SEPARATORS.get(_ending(path))
+
+
+def _read(path: Path, id_columns: tuple[str, ...]) -> pl.DataFrame:
+    """Read a table; id columns of untyped text stay text."""
+    ending, separator = _ending(path), _separator(path)
+    try:
+        if separator:
+            types = dict.fromkeys(id_columns, pl.String)
+            return pl.read_csv(path, separator=separator, schema_overrides=types, infer_schema_length=None)
+        if ending in _JSON_LINES:
+            return pl.read_ndjson(path, infer_schema_length=None)
+        if ending == ".parquet":
+            return pl.read_parquet(path)
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path} is empty, expected a header and at least one row; check its export") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as {ending} ({reason}); check its content and its ending") from error
+    known = ", ".join((*_SEPARATORS, *_JSON_LINES))
+    raise DataError(f"{path} ends in {ending or 'nothing'!r}, expected {known} (.gz allowed) or .parquet; convert it")
+
+
+def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame:
+    """The canonical columns under their canonical names."""
+    mapped = {"user_id": columns.user_id, "item_id": columns.item_id}
+    for name in ("timestamp", "position", "rating"):
+        theirs: str | None = getattr(columns, name)
+        if theirs is not None or name in frame.columns:
+            mapped[name] = theirs or name
+    checks.require_columns(frame, mapped.values(), where)
+    checks.require_rows(frame, where)
+    return frame.select(pl.col(theirs).alias(ours) for ours, theirs in mapped.items())
+
+
+def _read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
+    mapped = {"item_id": "item_id", **columns}
+    frame = _read(path, (mapped["item_id"],))
+    checks.require_columns(frame, mapped.values(), f"items file {path}")
+    checks.require_rows(frame, f"items file {path}")
+    rest = pl.exclude(list({*mapped.values(), *mapped.keys()}))
+    return frame.select(*(pl.col(theirs).alias(ours) for ours, theirs in mapped.items()), rest)
+
+
+def _typed_ids(
+    interactions: pl.DataFrame, items: pl.DataFrame | None, untyped: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Make ids read from untyped text integers where every value is written as one, in all tables that share them."""
+    if "interactions" in untyped and _all_integers(interactions["user_id"]):
+        interactions = interactions.with_columns(pl.col("user_id").cast(pl.Int64))
+    tables = {"interactions": interactions} | ({} if items is None else {"items": items})
+    typed_as_text = any(table["item_id"].dtype == pl.String for name, table in tables.items() if name not in untyped)
+    if not typed_as_text and all(_all_integers(tables[name]["item_id"]) for name in untyped):
+        for name in untyped:
+            tables[name] = tables[name].with_columns(pl.col("item_id").cast(pl.Int64))
+    return tables["interactions"], tables.get("items")
+
+
+def _all_integers(ids: pl.Series) -> bool:
+    return bool(ids.str.contains(_INTEGER).all())

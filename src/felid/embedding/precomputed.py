@@ -1,0 +1,158 @@
+"""Item vectors made elsewhere, aligned by item id and never by row."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from felid.artifacts import read_json
+from felid.config import Config
+from felid.errors import ArtifactError, EmbeddingError, FelidWarning
+
+
+class PrecomputedConfig(Config):
+    """Files that hold the vectors."""
+
+    kind: Literal["precomputed"] = "precomputed"
+    """Tag of this embedder."""
+    vectors: Path
+    """A `.npy` matrix (rows, D), or a `.parquet` table with `item_id` and either one list column or D numeric columns."""
+    ids: Path | None = None
+    """For `.npy`: the item id of each row, as `.json` list, `.npy` or `.txt` with one id a line."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Name -> file that is read."""
+        return {"vectors": self.vectors} | ({"ids": self.ids} if self.ids else {})
+
+
+def embed_precomputed(config: PrecomputedConfig, item_ids: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Read the vectors of the given items.
+
+    Ids are compared as text, so `7` in a text file is item 7. Vectors of other items are ignored, with a warning.
+
+    Returns:
+        (N, D) float32, row = position in `item_ids`.
+
+    Raises:
+        EmbeddingError: a file is missing or malformed, an id occurs twice, or an item has no vector.
+    """
+    for path in config.files.values():
+        if not path.is_file():
+            raise EmbeddingError(f"vector file {path} does not exist; check embedding.vectors and embedding.ids")
+    ids, matrix = _read(config)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or matrix.shape[1] == 0:
+        raise EmbeddingError(
+            f"{config.vectors} holds {matrix.dtype} of shape {matrix.shape}; expected numbers of shape (rows, D)"
+        )
+    if len(ids) != len(matrix):
+        raise EmbeddingError(f"{len(ids)} ids for {len(matrix)} rows of {config.vectors}; expected one id per row")
+    return np.ascontiguousarray(matrix[_aligned(ids, item_ids)], dtype=np.float32)
+
+
+def _aligned(ids: Sequence[object], item_ids: NDArray[np.generic]) -> NDArray[np.int64]:
+    keys = [str(item) for item in ids]
+    rows = {key: row for row, key in enumerate(keys)}
+    if len(rows) < len(keys):
+        twice = [key for key, count in Counter(keys).items() if count > 1]
+        raise EmbeddingError(f"{len(twice)} item ids have several vectors ({_some(twice)}); keep one row per item")
+    wanted = [str(item) for item in item_ids.tolist()]
+    missing = [key for key in wanted if key not in rows]
+    if missing:
+        raise EmbeddingError(
+            f"{len(missing)} of {len(wanted)} items have no vector ({_some(missing)}); add their rows or remove the items"
+        )
+    if len(rows) > len(wanted):
+        text = f"{len(rows) - len(wanted)} vectors belong to no item of the dataset and are ignored"
+        warnings.warn(text, FelidWarning, stacklevel=4)
+    return np.fromiter((rows[key] for key in wanted), np.int64, len(wanted))
+
+
+def _read(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]:
+    match config.vectors.suffix:
+        case ".npy":
+            if config.ids is None:
+                raise EmbeddingError(
+                    f"{config.vectors} has no item ids; set embedding.ids to a .json, .npy or .txt with one per row"
+                )
+            return _read_ids(config.ids), _read_npy(config.vectors)
+        case ".parquet":
+            if config.ids is not None:
+                warnings.warn(
+                    "embedding.ids has no effect: a parquet file has its own item_id column", FelidWarning, stacklevel=4
+                )
+            return _read_parquet(config.vectors)
+        case suffix:
+            raise EmbeddingError(f"embedding.vectors ends in {suffix!r}; expected .npy or .parquet")
+
+
+def _read_npy(path: Path) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise EmbeddingError(f"{path} is not a readable .npy array ({error}); save it with numpy.save") from error
+    return array
+
+
+def _read_ids(path: Path) -> list[object]:
+    match path.suffix:
+        case ".json":
+            try:
+                ids = read_json(path)
+            except ArtifactError as error:
+                raise EmbeddingError(f"{path} is not valid JSON; expected a list of item ids") from error
+        case ".npy":
+            ids = _read_npy(path).tolist()
+        case ".txt":
+            ids = path.read_text(encoding="utf-8").splitlines()
+        case suffix:
+            raise EmbeddingError(f"embedding.ids ends in {suffix!r}; expected .json, .npy or .txt")
+    if not isinstance(ids, list):
+        raise EmbeddingError(f"{path} holds a {type(ids).__name__}; expected a list of item ids")
+    return ids
+
+
+def _read_parquet(path: Path) -> tuple[list[object], NDArray[np.generic]]:
+    import polars as pl
+
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise EmbeddingError(f"{path} is not a readable parquet table ({str(error).splitlines()[0]}); write it again") from error
+    if "item_id" not in table.columns:
+        raise EmbeddingError(f"{path} has columns {', '.join(table.columns)}; expected item_id beside the vectors")
+    ids = table["item_id"].to_list()
+    nested = [name for name, dtype in table.schema.items() if isinstance(dtype, (pl.List, pl.Array))]
+    if len(nested) == 1:
+        return ids, _stacked(path, table[nested[0]])
+    numeric = [name for name, dtype in table.schema.items() if name != "item_id" and dtype.is_numeric()]
+    if nested or not numeric:
+        raise EmbeddingError(
+            f"{path} has {len(nested)} list columns and {len(numeric)} numeric ones; expected one list or D numbers"
+        )
+    return ids, table.select(pl.col(numeric).cast(pl.Float32).fill_null(float("nan"))).to_numpy()
+
+
+def _stacked(path: Path, column: object) -> NDArray[np.generic]:
+    import polars as pl
+
+    assert isinstance(column, pl.Series)
+    vectors = column.cast(pl.List(pl.Float32))
+    widths = vectors.list.len().unique()
+    if vectors.null_count() or len(widths) != 1:
+        raise EmbeddingError(
+            f"column {column.name} of {path} has {vectors.null_count()} empty rows and vectors of widths {widths.to_list()}; "
+            "expected one vector of the same width per row"
+        )
+    flat = vectors.explode().fill_null(float("nan")).to_numpy()
+    return np.asarray(flat).reshape(len(vectors), -1)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -1,0 +1,22 @@
+"""Evaluation: protocol, baselines, statistics and the console tables."""
+
+from felid.evaluation.baselines import Markov, Popularity
+from felid.evaluation.protocol import Evaluation, EvaluationConfig, Ranker, evaluate
+from felid.evaluation.report import Report, evaluate_run
+from felid.evaluation.statistics import Difference, bootstrap_ci, paired_difference
+from felid.evaluation.tables import print_metrics
+
+__all__ = [
+    "Difference",
+    "Evaluation",
+    "EvaluationConfig",
+    "Markov",
+    "Popularity",
+    "Ranker",
+    "Report",
+    "bootstrap_ci",
+    "evaluate",
+    "evaluate_run",
+    "paired_difference",
+    "print_metrics",
+]

@@ -1,0 +1,81 @@
+"""The console view of `metrics.json`: one table, the policy under it, the differences with their intervals.
+
+Everything is read from the metrics, so a cached run prints what the first run printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from felid.evaluation.statistics import Difference
+
+Metrics = Mapping[str, Any]
+SUFFIXES = ("", "_seen_kept", "_seen_removed")
+SHOWN = ("recall@", "ndcg@")
+
+
+def metrics_table(metrics: Metrics, title: str | None = None) -> Table:
+    """Systems x metrics on the test part, headline policy first, then the other; each block ends with the system's validation."""
+    shown = [name for name in metrics["test"] if name.startswith(SHOWN)]
+    shown.append([name for name in metrics["test"] if name.startswith("coverage@")][-1])
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("system", no_wrap=True)
+    table.add_column("seen", no_wrap=True)
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
+    for suffix in (s for s in SUFFIXES if f"test{s}" in metrics):
+        table.add_section()
+        for label, values in _block(metrics, suffix).items():
+            table.add_row(label, _seen(metrics, suffix), *(f"{values[name]:.4f}" for name in shown))
+    return table
+
+
+def policy_lines(metrics: Metrics) -> list[str]:
+    """What the numbers mean, one line per topic."""
+    lines = [f"{topic}: {text}" for topic, text in metrics["policy"].items()]
+    users = f"users: {metrics['num_users']:,} evaluated"
+    return [*lines, f"{users}, {metrics['test']['users_with_seen_target']:,} with a test item that is already in the history"]
+
+
+def difference_lines(metrics: Metrics) -> list[str]:
+    """The system against each baseline on test, headline policy and largest k, with what may be claimed."""
+    lines = []
+    for baseline, cells in metrics["differences"].items():
+        largest = max(int(name.split("@")[1]) for name in cells)
+        for name in (n for n in cells if n.startswith(SHOWN) and n.endswith(f"@{largest}")):
+            cell = cells[name]
+            difference = Difference(cell["difference"], cell["low"], cell["high"], cell["level"], cell["num_users"])
+            lines.append(difference.sentence(metrics["system"], baseline, f"test {name}"))
+    return lines
+
+
+def print_metrics(metrics: Metrics, console: Console, title: str | None = None) -> None:
+    """Print table, policy and differences."""
+    table = metrics_table(metrics, title)
+    unlimited = console.options.update(width=1000)
+    table.width = Measurement.get(console, unlimited, table).maximum  # a console too narrow wraps the lines and cuts no number
+    console.print(table, crop=False)
+    for line in (*policy_lines(metrics), *difference_lines(metrics)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _block(metrics: Metrics, suffix: str) -> dict[str, Metrics]:
+    name = metrics["system"]
+    return {
+        name: metrics[f"test{suffix}"],
+        **metrics[f"baselines{suffix}"],
+        f"{name}, validation": metrics[f"validation{suffix}"],
+    }
+
+
+def _seen(metrics: Metrics, suffix: str) -> str:
+    other = {"_seen_kept": "kept", "_seen_removed": "removed"}
+    if suffix:
+        return other[suffix]
+    return "removed" if "test_seen_kept" in metrics else "kept"

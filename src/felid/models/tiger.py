@@ -1,0 +1,75 @@
+"""TIGER: a T5-style encoder-decoder over the codes of a history (Rajput et al. 2023, arXiv:2305.05065)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from felid.config import Config
+from felid.models.base import GenerativeModel, Histories, Normalize
+from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
+from felid.tokens import BEGIN, TokenLayout
+
+
+class TigerConfig(Config):
+    """Settings of `Tiger`; the defaults are the paper's."""
+
+    kind: Literal["tiger"] = "tiger"
+    width: int = 128
+    """Model width (d_model)."""
+    encoder_layers: int = 4
+    """Encoder blocks."""
+    decoder_layers: int = 4
+    """Decoder blocks."""
+    heads: int = 6
+    """Attention heads."""
+    head_width: int = 64
+    """Width of one head (d_kv)."""
+    feed_forward: int = 1024
+    """Width of the feed-forward layer (d_ff)."""
+    dropout: float = 0.1
+    """Dropout rate, also on attention weights."""
+    history: int = 20
+    """Items of a history that the model reads, the last ones."""
+    user_buckets: int = 2000
+    """User tokens that user ids are hashed to; 0 = no user token (reproductions found that it hurts)."""
+    normalize: Normalize = "vocabulary"
+    """What the softmax runs over, in training and in search alike."""
+
+
+class Tiger(GenerativeModel):
+    """Encoder over `[user token] + codes of the history`, decoder over the target's codes, tied output."""
+
+    causal: ClassVar[bool] = False
+
+    def __init__(self, config: TigerConfig, layout: TokenLayout, codes: Int[Tensor, "N L"]) -> None:
+        super().__init__(layout, codes, config.width)
+        self.config, self.history, self.normalize = config, config.history, config.normalize
+        self.output_scale = config.width**-0.5
+        shape = BlockShape(config.width, config.heads, config.head_width, config.feed_forward, config.dropout)
+        self.encoder = Stack(config.encoder_layers, shape, causal=False)
+        self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
+        for stack in (self.encoder, self.decoder):
+            initialize(stack, shape)
+        nn.init.normal_(self.tokens.weight, std=1.0)
+
+    def _encode(self, histories: Histories) -> tuple[Float[Tensor, "B S D"], Tensor | None]:
+        tokens, lengths = self.item_tokens(histories.items).flatten(1), histories.lengths * self.layout.num_levels
+        if histories.users is not None:
+            tokens, lengths = torch.cat((histories.users[:, None], tokens), 1), lengths + 1
+        padding = padding_bias(lengths, tokens.shape[1])
+        return self.encoder(self.tokens(tokens), padding), padding
+
+    def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
+        begin = self.tokens.weight[BEGIN].expand(len(histories.items), -1)
+        return begin, self.decoder.remember(*self._encode(histories))
+
+    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
+        memory, padding = self._encode(histories)
+        tokens = self.item_tokens(targets)
+        inputs = torch.cat((torch.full_like(tokens[:, :1], BEGIN), tokens[:, :-1]), 1)
+        states: Tensor = self.decoder(self.tokens(inputs), None, memory, padding)
+        return states

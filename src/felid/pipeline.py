@@ -1,0 +1,200 @@
+"""The stages in order: data, embed, tokenize, train, evaluate. Each reads artifacts and writes one.
+
+A stage is skipped when its settings and the content of what it reads are unchanged, so changing only the model does not
+embed again, and a second run of an unchanged recipe does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from felid import artifacts
+from felid.artifacts import Artifact, read_json, write_json
+from felid.config import as_tree
+from felid.data.dataset import Dataset
+from felid.data.histories import EvaluationSet, LeaveOneOut
+from felid.data.sources import fingerprint, load_dataset
+from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, save_embeddings
+from felid.embedding import fingerprint as embedding_fingerprint
+from felid.errors import DataError
+from felid.evaluation import evaluate, evaluate_run, print_metrics
+from felid.models import build_model
+from felid.models.base import GenerativeModel, TorchTrie
+from felid.progress import progress_bar
+from felid.quantize import build_quantizer
+from felid.quantize.resolve import append_collision_level, collision_statistics
+from felid.recipe import Recipe
+from felid.recommender import Recommender, SearchConfig, titles_of
+from felid.semantic_ids import SemanticIds
+from felid.training import Examples, TrainingData, train
+from felid.trie import Trie
+
+Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class Pipeline:
+    """A recipe at work in a run folder.
+
+    Args:
+        recipe: all settings.
+        root: the run folder; made if need be.
+        dataset: use this instead of the recipe's source.
+        console: where progress and results go.
+    """
+
+    def __init__(self, recipe: Recipe, root: Path, *, dataset: Dataset | None = None, console: Console | None = None) -> None:
+        self.recipe, self.root, self.given = recipe, root, dataset
+        self.console = console or Console(quiet=True)
+        self.done: dict[Stage, Artifact] = {}
+
+    def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
+        """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
+        with artifacts.lock(self.root):
+            write_json(self.root / "recipe.json", as_tree(self.recipe))
+            for stage in STAGES[: STAGES.index(until) + 1]:
+                self._run_stage(stage, fresh=stage in fresh)
+        if until == "evaluate":
+            metrics = read_json(self.done["evaluate"].path / "metrics.json")
+            write_json(self.root / "metrics.json", metrics)
+            print_metrics(metrics, self.console)
+        return self.done[until].path
+
+    def _run_stage(self, stage: Stage, *, fresh: bool) -> None:
+        tree = as_tree(self.recipe)
+        sections: dict[Stage, tuple[str, ...]] = {
+            "data": ("dataset", "filter"),
+            "embed": ("text", "embedding"),
+            "tokenize": ("quantizer", "collision"),
+            "train": ("model", "training", "seed"),
+            "evaluate": ("search", "evaluation"),
+        }
+        work: dict[Stage, Callable[[Path], None]] = {
+            "data": self._data,
+            "embed": self._embed,
+            "tokenize": self._tokenize,
+            "train": self._train,
+            "evaluate": self._evaluate,
+        }
+        config = {name: tree[name] for name in sections[stage]} if stage != "data" or self.given is None else {}
+        inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
+        artifact, reused = artifacts.build(self.root, stage, config, inputs, work[stage], fresh=fresh)
+        self.done[stage] = artifact
+        stages = {name: str(made.path.relative_to(self.root)) for name, made in self.done.items()}
+        write_json(self.root / artifacts.RUN, {"stages": stages})
+        how = "unchanged" if reused else f"{artifact.manifest['wall_seconds']:.1f} s"
+        self.console.print(f"[bold]{stage}[/] {how}  {artifact.path}", highlight=False, soft_wrap=True)
+
+    def _files(self, stage: Stage) -> dict[str, str]:
+        """Digests of what a stage reads from outside the run folder."""
+        if stage == "data":
+            return {"dataset": self.given.digest()} if self.given is not None else fingerprint(self.recipe.dataset)
+        return embedding_fingerprint(self.recipe.embedding) if stage == "embed" else {}
+
+    # what the stages read, loaded once
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return Dataset.load(self.done["data"].path)
+
+    @cached_property
+    def split(self) -> LeaveOneOut:
+        return LeaveOneOut(self.dataset.sequences())
+
+    @cached_property
+    def warm(self) -> NDArray[np.bool_]:
+        return self.split.warm_items(len(self.dataset.items))
+
+    @cached_property
+    def embeddings(self) -> NDArray[np.float32]:
+        return load_embeddings(self.done["embed"].path, normalized=True)[1]
+
+    @cached_property
+    def ids(self) -> SemanticIds:
+        return SemanticIds.load(self.done["tokenize"].path)
+
+    # the stages
+
+    def _data(self, folder: Path) -> None:
+        dataset = self.given if self.given is not None else load_dataset(self.recipe.dataset, self.recipe.filter)
+        dataset.save(folder)
+        counts = dataset.statistics()
+        self._say(f"{counts['num_users']:,} users, {counts['num_items']:,} items, {counts['num_interactions']:,} interactions")
+        self._say(f"order: {dataset.order_rule}", *dataset.notes)
+
+    def _embed(self, folder: Path) -> None:
+        columns = {name: self.dataset.items[name].to_list() for name in self.dataset.items.columns if name != "item_id"}
+        texts, notes = item_texts(columns, self.recipe.text)
+        self._say(*notes)
+        with progress_bar(self.console, "embedding", total=len(texts), unit="items") as bar:
+            items = ItemTexts(self.dataset.item_ids, texts, self.warm)
+            raw = embed(self.recipe.embedding, items, lambda done, total: bar.reach(done))
+        save_embeddings(folder, self.dataset.item_ids, raw)
+
+    def _tokenize(self, folder: Path) -> None:
+        quantizer = build_quantizer(self.recipe.quantizer).fit(self.embeddings[self.warm])
+        codes = quantizer.encode(self.embeddings)
+        unique, sizes = append_collision_level(codes, quantizer.sizes, self.recipe.collision)
+        (folder / "quantizer").mkdir(exist_ok=True)
+        quantizer.save(folder / "quantizer")
+        SemanticIds(unique, sizes, self.dataset.item_ids).save(folder)
+        statistics = collision_statistics(codes)
+        write_json(folder / "statistics.json", statistics)
+        self._say(f"{len(codes):,} items, {statistics['num_unique']:,} distinct codes before the collision level, sizes {sizes}")
+
+    def _train(self, folder: Path) -> None:
+        recipe = self.recipe
+        sequences = self.split.train()
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe.model, self.ids, self.embeddings)
+        examples = Examples.of(sequences, model.history, causal=model.causal)
+        if not len(examples):
+            raise DataError("no training sequence has two items; lower filter.min_user_interactions or add data")
+        rows = np.flatnonzero(self.warm)
+        trie = TorchTrie.of(Trie.from_codes(self.ids.codes[rows], self.ids.sizes, rows), self.ids.codes)
+        tokens = None
+        if model.layout.num_user_buckets:
+            tokens = np.array([model.layout.user_token(user) for user in sequences.user_ids.tolist()], np.int64)
+        parameters = sum(p.numel() for p in model.parameters())
+        self._say(f"{recipe.model.kind}: {parameters:,} parameters, {examples.num_targets:,} training targets")
+        data = TrainingData(examples, trie, tokens)
+        train(model, data, recipe.training, folder, self._validation(), seed=recipe.seed, console=self.console)
+
+    def _validation(self) -> Callable[[GenerativeModel], dict[str, float]]:
+        config, part = self.recipe.training, self.split.evaluation("validation")
+        users = np.arange(len(part.targets))
+        if 0 < config.validation_users < len(users):  # at random: the head of a file is not like its tail
+            users = np.sort(np.random.default_rng(self.recipe.seed).permutation(users)[: config.validation_users])
+        sample = EvaluationSet(part.histories.take(users), part.targets[users])
+        search, exclude_seen = SearchConfig(num_beams=config.validation_beams), self.recipe.evaluation.exclude_seen
+
+        def validate(model: GenerativeModel) -> dict[str, float]:
+            recommender = Recommender(model, self.ids, self.embeddings, titles_of(self.dataset), self.split.sequences, search)
+            found = evaluate(recommender, sample, (10,), exclude_seen, self.ids.num_items).metrics()
+            return {name: float(found[name]) for name in ("recall@10", "ndcg@10")}
+
+        return validate
+
+    def _evaluate(self, folder: Path) -> None:
+        recommender = Recommender.load(self.root)
+        report = evaluate_run(
+            recommender,
+            self.split,
+            self.dataset.item_ids,
+            self.recipe.evaluation,
+            system=self.recipe.model.kind,
+            order_rule=self.dataset.order_rule,
+        )
+        report.save(folder)
+
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,56 @@
+"""Progress bars with rate and time left; silent when the output is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "")
+
+
+class Bar:
+    """A progress bar; use as a context manager and call `advance`."""
+
+    def __init__(self, console: Console, label: str, total: int, unit: str) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _Rate(unit),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(
+            *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=60
+        )
+        self._task = self._progress.add_task(label, total=total)
+
+    def advance(self, amount: int = 1) -> None:
+        """Count `amount` more units as done."""
+        self._progress.advance(self._task, amount)
+
+    def reach(self, done: int) -> None:
+        """Set how many units are done."""
+        self._progress.update(self._task, completed=done)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+
+def progress_bar(console: Console, label: str, *, total: int, unit: str) -> Bar:
+    """A bar over `total` units of work, shown only on a terminal."""
+    return Bar(console, label, total, unit)

@@ -1,0 +1,108 @@
+"""A recipe: everything that decides the outcome of a run, typed, with a default for every key.
+
+It stands apart from `felid.config` because each section's class lives beside the code it configures; adding a kind to a
+section edits the union there and nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, assert_never
+
+import yaml
+
+from felid.config import Config, Tree, as_tree, load_tree, merge, parse_overrides, validate
+from felid.data.filters import FilterConfig
+from felid.data.sources import DatasetConfig
+from felid.data.sources.movielens import MovieLens100KConfig
+from felid.embedding import EmbeddingConfig
+from felid.embedding.lsa import LsaConfig
+from felid.embedding.template import TextConfig
+from felid.errors import RecipeError
+from felid.evaluation import EvaluationConfig
+from felid.models import ModelConfig
+from felid.models.lynx import LynxConfig
+from felid.models.tiger import TigerConfig
+from felid.quantize import QuantizerConfig
+from felid.quantize.resolve import CollisionConfig
+from felid.quantize.rkmeans import RKMeansConfig
+from felid.recommender import SearchConfig
+from felid.training import TrainingConfig
+
+LYNX_TRAINING = TrainingConfig()
+TIGER_TRAINING = TrainingConfig(batch_targets=256, learning_rate=1e-3, epochs=40, validations_per_epoch=2, patience=10)
+
+
+class Recipe(Config):
+    """All settings of a run."""
+
+    description: str = ""
+    """One line for `felid recipes`."""
+    seed: int = 0
+    """Seed of the model's first weights, dropout and batch order."""
+    dataset: DatasetConfig = MovieLens100KConfig()
+    """Where interactions and items come from."""
+    filter: FilterConfig = FilterConfig()
+    """Which users and items are kept."""
+    text: TextConfig = TextConfig()
+    """How an item's columns become a text."""
+    embedding: EmbeddingConfig = LsaConfig()
+    """How a text becomes a vector."""
+    quantizer: QuantizerConfig = RKMeansConfig()
+    """How a vector becomes codes."""
+    collision: CollisionConfig = CollisionConfig()
+    """How items with equal codes are told apart."""
+    model: ModelConfig = LynxConfig()
+    """Which model generates the codes of the next item."""
+    training: TrainingConfig = LYNX_TRAINING
+    """The training loop; defaults differ by model."""
+    search: SearchConfig = SearchConfig()
+    """The beam search."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is reported."""
+
+
+def default_training(model: ModelConfig) -> TrainingConfig:
+    """The training settings that a model starts from."""
+    match model:
+        case LynxConfig():
+            return LYNX_TRAINING
+        case TigerConfig():
+            return TIGER_TRAINING
+        case _:
+            assert_never(model)
+
+
+def resolve(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """A complete recipe out of the parts that a file and overrides give."""
+    change = merge(tree, parse_overrides(overrides))
+    recipe = validate(Recipe, merge(as_tree(Recipe()), change))
+    training = merge(as_tree(default_training(recipe.model)), change.get("training") or {})
+    return validate(Recipe, merge(as_tree(recipe), {"training": training}))
+
+
+def names() -> list[str]:
+    """Names of the recipes that ship with felid."""
+    return sorted(
+        path.name.removesuffix(".yaml") for path in files("felid").joinpath("recipes").iterdir() if path.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Resolve a shipped recipe by name, or a YAML or JSON file.
+
+    Raises:
+        RecipeError: no such recipe, an unknown key or a value that does not fit.
+    """
+    return resolve(_tree(recipe), overrides)
+
+
+def _tree(recipe: str | Path) -> Tree:
+    if str(recipe) in names():
+        tree: Tree = yaml.safe_load(files("felid").joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8"))
+        return tree
+    if Path(recipe).suffix not in (".yaml", ".yml", ".json"):
+        raise RecipeError(f"no recipe is called {str(recipe)!r}; known: {', '.join(names())}, or give a .yaml or .json file")
+    return load_tree(Path(recipe))

@@ -1,0 +1,231 @@
+"""The one door to a trained model: histories in, ranked items out. Evaluation, command line and service all call it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from felid.artifacts import current, read_json
+from felid.config import Config, validate
+from felid.data.dataset import Dataset
+from felid.data.histories import Sequences
+from felid.embedding.store import load_embeddings
+from felid.errors import FelidWarning, RequestError
+from felid.models import load_model
+from felid.models.base import GenerativeModel, Histories, TorchTrie
+from felid.search import beam_search, score_items
+from felid.semantic_ids import SemanticId, SemanticIds
+
+ItemId = int | str
+History = Sequence[int] | list[str] | list[ItemId] | tuple[str, ...]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+class SearchConfig(Config):
+    """Settings of the search."""
+
+    num_beams: int = Field(default=50, ge=1)
+    """Prefixes kept per level; raised to k where k is larger."""
+    batch_users: int = Field(default=256, ge=1)
+    """Users searched at once."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: as the data gives it.
+        score: natural log-probability of the item's semantic ID.
+        semantic_id: its codes.
+        title: the catalogue's `title`, or "" where there is none.
+    """
+
+    item_id: ItemId
+    score: float
+    semantic_id: SemanticId
+    title: str
+
+
+class Recommender:
+    """A model with its catalogue.
+
+    Args:
+        model: in evaluation mode.
+        ids: semantic IDs of the catalogue, row = item_index.
+        embeddings: (N, E) float32 L2-normalised item vectors, for `similar`.
+        titles: (N,) title of each item.
+        known: sequences of the users of the data, for `history_of`.
+        search: settings of the search.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        ids: SemanticIds,
+        embeddings: Floats,
+        titles: Sequence[str],
+        known: Sequences,
+        search: SearchConfig | None = None,
+    ) -> None:
+        self.model, self.ids, self.embeddings, self.titles = model.eval(), ids, embeddings, titles
+        self.known, self.search = known, search or SearchConfig()
+        self.device = next(model.parameters()).device
+        self.trie = TorchTrie.of(ids.trie, ids.codes, self.device)
+        self._rows = {item: row for row, item in enumerate(ids.item_ids.tolist())}
+
+    @classmethod
+    def load(cls, run: str | Path) -> Recommender:
+        """Open the recommender of a run folder (its best checkpoint by validation)."""
+        folders = {stage: current(Path(run), stage) for stage in ("data", "embed", "tokenize", "train")}
+        dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
+        embeddings = load_embeddings(folders["embed"], normalized=True)[1]
+        best = read_json(folders["train"] / "progress.json")["best_checkpoint"]
+        model = load_model(folders["train"] / best, ids, embeddings)
+        search = validate(SearchConfig, read_json(Path(run) / "recipe.json")["search"])
+        return cls(model, ids, embeddings, titles_of(dataset), dataset.sequences(), search)
+
+    @overload
+    def recommend(self, histories: History, k: int = 10, exclude_seen: bool = True) -> list[Recommendation]: ...
+
+    @overload
+    def recommend(self, histories: Sequence[History], k: int = 10, exclude_seen: bool = True) -> list[list[Recommendation]]: ...
+
+    def recommend(
+        self, histories: History | Sequence[History], k: int = 10, exclude_seen: bool = True
+    ) -> list[Recommendation] | list[list[Recommendation]]:
+        """The k items a user most probably takes next.
+
+        Args:
+            histories: item ids of one user, oldest first, or a sequence of such histories. Unknown items are reported
+                with a `FelidWarning` and skipped.
+            k: at most the number of items in the catalogue.
+            exclude_seen: leave out the items of the history.
+
+        Returns:
+            For one history a list, best first, for several a list of lists; shorter than k only where fewer than k items
+            are eligible.
+
+        Raises:
+            RequestError: k out of range, or a history without any known item.
+        """
+        many = [history for history in histories if not isinstance(history, int | str)]
+        one: list[ItemId] = [item for item in histories if isinstance(item, int | str)]
+        found = self.search_items(self._sequences(many or [one]), k, exclude_seen)
+        lists = [self._recommendations(items, scores) for items, scores in zip(*found, strict=True)]
+        return lists if many else lists[0]
+
+    def score(self, history: Sequence[ItemId], items: Sequence[ItemId]) -> Floats:
+        """(len(items),) natural log-probability of each item as the next one; unknown items are a `RequestError`."""
+        missing = [item for item in items if item not in self._rows]
+        if missing:
+            raise RequestError(f"{len(missing)} of {len(items)} items are not in the catalogue (first: {missing[0]!r})")
+        rows = np.array([self._rows[item] for item in items], np.int64)
+        scores = np.empty(len(rows), np.float32)
+        histories = self._batch(self._sequences([history]), np.zeros(1, np.int64))
+        for start in range(0, len(rows), 4096):
+            part = torch.from_numpy(rows[None, start : start + 4096]).to(self.device)
+            scores[start : start + 4096] = score_items(self.model, histories, part, self.trie)[0].cpu().numpy()
+        return scores
+
+    def similar(self, item: ItemId, k: int = 10) -> list[tuple[ItemId, float]]:
+        """The k other items nearest in content: item id and cosine of the embeddings, nearest first, ties by item_index."""
+        if item not in self._rows:
+            raise RequestError(f"item {item!r} is not in the catalogue of {self.ids.num_items} items")
+        self._check_k(k)
+        row = self._rows[item]
+        cosines = self.embeddings @ self.embeddings[row]
+        cosines[row] = -np.inf
+        best = np.argsort(-cosines, kind="stable")[: min(k, len(cosines) - 1)]
+        return [(self.ids.item_ids[i : i + 1].tolist()[0], float(cosines[i])) for i in best]
+
+    def history_of(self, user_id: ItemId) -> list[ItemId]:
+        """All items of a user of the data set, oldest first."""
+        row = np.flatnonzero(self.known.user_ids == user_id)
+        if not len(row):
+            raise RequestError(f"user {user_id!r} is not in the data of this run; give a history instead")
+        history: list[ItemId] = self.ids.item_ids[self.known[int(row[0])]].tolist()
+        return history
+
+    def title_of(self, item: ItemId) -> str:
+        """The title of an item, "" where it has none or is not in the catalogue."""
+        return self.titles[self._rows[item]] if item in self._rows else ""
+
+    def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
+        """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
+        return self.search_items(histories, k, exclude_seen)[0]
+
+    def search_items(
+        self, histories: Sequences, k: int, exclude_seen: bool, done: Callable[[int], None] = lambda users: None
+    ) -> tuple[Indices, Floats]:
+        """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
+        self._check_k(k)
+        items = np.full((len(histories), k), -1, np.int64)
+        scores = np.full((len(histories), k), -np.inf, np.float32)
+        order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
+        for rows in np.split(order, range(self.search.batch_users, len(order), self.search.batch_users)):
+            excluded = torch.from_numpy(_padded(histories, rows, None, -1)).to(self.device) if exclude_seen else None
+            beams = max(k, self.search.num_beams)
+            results = beam_search(self.model, self._batch(histories, rows), self.trie, beams, excluded)
+            width = min(k, results.items.shape[1])
+            items[rows, :width] = results.items[:, :width].cpu().numpy()
+            scores[rows, :width] = results.scores[:, :width].cpu().numpy()
+            done(len(rows))
+        return items, scores
+
+    def _batch(self, histories: Sequences, rows: Indices) -> Histories:
+        limit, layout = self.model.history, self.model.layout
+        lengths = torch.from_numpy(np.minimum(histories.lengths[rows], limit))
+        items = torch.from_numpy(_padded(histories, rows, limit, 0))
+        users = None
+        if layout.num_user_buckets and histories.user_ids[0] is not None:
+            users = torch.tensor([layout.user_token(user) for user in histories.user_ids[rows].tolist()])
+        return Histories(items, lengths, users).to(self.device)
+
+    def _sequences(self, histories: Sequence[Sequence[ItemId]]) -> Sequences:
+        """Known items of the given histories, for users that are not known."""
+        rows = [np.array([self._rows[i] for i in history if i in self._rows], np.int64) for history in histories]
+        unknown = [i for history in histories for i in history if i not in self._rows]
+        if unknown:
+            text = f"{len(unknown)} history items are not in the catalogue and were skipped (first: {unknown[0]!r})"
+            warnings.warn(text, FelidWarning, stacklevel=3)
+        empty = [place for place, row in enumerate(rows) if not len(row)]
+        if empty:
+            raise RequestError(f"history {empty[0]} has no item of the catalogue; give at least one known item id")
+        return Sequences.from_lists(np.full(len(rows), None, object), rows)
+
+    def _recommendations(self, items: Indices, scores: Floats) -> list[Recommendation]:
+        return [
+            Recommendation(self.ids.item_ids[i : i + 1].tolist()[0], float(s), tuple(self.ids.codes[i].tolist()), self.titles[i])
+            for i, s in zip(items.tolist(), scores.tolist(), strict=True)
+            if i >= 0
+        ]
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= self.ids.num_items:
+            raise RequestError(f"k is {k}, expected 1 to {self.ids.num_items} (the number of items in the catalogue)")
+
+
+def titles_of(dataset: Dataset) -> list[str]:
+    """The title of each item of a catalogue, "" where there is none."""
+    if "title" not in dataset.items.columns:
+        return [""] * len(dataset.items)
+    return ["" if title is None else str(title) for title in dataset.items["title"].to_list()]
+
+
+def _padded(histories: Sequences, rows: Indices, limit: int | None, filler: int) -> Indices:
+    """(len(rows), T) the last `limit` items of each history (all of them for None), left-aligned."""
+    lengths = histories.lengths[rows] if limit is None else np.minimum(histories.lengths[rows], limit)
+    step = np.arange(lengths.max())
+    places = (histories.offsets[rows + 1] - lengths)[:, None] + step
+    real = step < lengths[:, None]
+    return np.where(real, histories.items[np.where(real, places, 0)], filler)

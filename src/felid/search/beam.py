@@ -1,0 +1,141 @@
+"""Beam search over a trie of real items: every result is an item, ties are broken by the smaller semantic ID.
+
+Beams are kept in trie order. The children of trie-ordered nodes are in trie order too, so the W best candidates are found
+with one threshold per user and come out in trie order again, equal scores in favour of the lexicographically smaller ID:
+no sort, and no dependence on how a library breaks ties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from felid.models.base import GenerativeModel, Histories, TorchTrie
+from felid.trie import ROOT
+
+
+@dataclass(frozen=True)
+class Results:
+    """Items found for each user, best first.
+
+    Attributes:
+        items: (B, W) item_index; -1 where fewer than W items are eligible.
+        scores: (B, W) float32 natural log-probability of the whole ID; -inf beside -1.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Trie nodes with no eligible item below, per user.
+
+    Attributes:
+        nodes: per depth 1..L, (B, E) nodes all of whose items are excluded, -1 elsewhere.
+        parents: per depth 1..L, (B, E) their parents.
+    """
+
+    nodes: tuple[Tensor, ...]
+    parents: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, items: Int[Tensor, "B E"], trie: TorchTrie) -> Excluded:
+        """Nodes closed by excluding `items` (-1 = nothing; repeats and items outside the trie do no harm)."""
+        known = torch.where((items >= 0)[..., None], trie.paths[items.clamp(min=0)], -1).sort(dim=1).values
+        leaves = known[:, :, -1]
+        again = torch.zeros_like(leaves, dtype=torch.bool)
+        again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]  # trie order: repeats of an item stand side by side
+        weights = (~again & (leaves >= 0)).long().cumsum(1)
+        before = torch.cat((torch.zeros_like(weights[:, :1]), weights), 1)
+        closed = []
+        for depth in range(1, known.shape[2]):
+            nodes = known[:, :, depth].contiguous()
+            first, end = torch.searchsorted(nodes, nodes), torch.searchsorted(nodes, nodes, right=True)
+            excluded = before.gather(1, end) - before.gather(1, first)
+            closed.append(torch.where((nodes >= 0) & (excluded == trie.leaf_count[nodes.clamp(min=0)]), nodes, -1))
+        return cls(tuple(closed), tuple(known[:, :, depth].contiguous() for depth in range(known.shape[2] - 1)))
+
+
+@torch.inference_mode()
+def beam_search(
+    model: GenerativeModel, histories: Histories, trie: TorchTrie, num_beams: int, excluded: Int[Tensor, "B E"] | None = None
+) -> Results:
+    """The `num_beams` most probable items of the trie that a beam search of that width finds.
+
+    With `num_beams` at least the number of prefixes on every level the result is exact. Always finds
+    min(num_beams, eligible) items: a prefix whose items are all excluded is never kept.
+
+    Args:
+        model: in evaluation mode.
+        histories: B users.
+        trie: the items that may be returned, and, for `normalize: trie`, the items that probabilities sum to 1 over.
+        num_beams: W >= 1.
+        excluded: (B, E) item_index that a user must not get, padded with -1.
+    """
+    batch, device = len(histories.items), histories.items.device
+    closed = Excluded.of(excluded, trie) if excluded is not None and excluded.shape[1] else None
+    inputs, state = model.start(histories)
+    inputs = inputs[:, None]
+    nodes = torch.full((batch, 1), ROOT, device=device)
+    scores = torch.zeros(batch, 1, device=device)
+    for level in range(len(trie.sizes)):
+        hidden, state = model.decoder.decode_step(inputs, state)
+        children, codes, gains = expand(model, hidden, nodes, trie, level)
+        candidates = (scores[:, :, None] + gains).flatten(1)
+        if closed is not None:
+            candidates = _close(candidates, closed, level, nodes, trie)
+        chosen, scores = _best(candidates, num_beams)
+        parents = chosen // children.shape[2]
+        nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
+        if level + 1 < len(trie.sizes):
+            state, inputs = state.choose(parents), model.code_vectors(codes, level)
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    scores, nodes = scores.gather(1, order), nodes.gather(1, order)
+    found = torch.isfinite(scores)
+    items = torch.where(found, trie.leaf_item[(nodes - trie.first_leaf).clamp(0, len(trie.leaf_item) - 1)], -1)
+    return Results(items, scores)
+
+
+def expand(
+    model: GenerativeModel, hidden: Float[Tensor, "B W D"], nodes: Int[Tensor, "B W"], trie: TorchTrie, level: int
+) -> tuple[Int[Tensor, "B W C"], Int[Tensor, "B W C"], Float[Tensor, "B W C"]]:
+    """Children of every beam, their codes and log-probabilities; fillers repeat a node's last child at -inf."""
+    first, last = trie.child_start[nodes], trie.child_start[nodes + 1] - 1
+    children = first[:, :, None] + torch.arange(trie.fan_out[level], device=nodes.device)
+    absent = children > last[:, :, None]
+    children = torch.minimum(children, last[:, :, None])
+    codes = trie.code[children]
+    logits = model.logits(hidden, level).gather(2, codes).masked_fill(absent, -torch.inf)
+    if model.normalize == "trie":
+        log_z = logits.logsumexp(2, keepdim=True)
+    else:
+        log_z = model.vocabulary_logits(hidden).logsumexp(2, keepdim=True)
+    gains = torch.where(absent, -torch.inf, logits - log_z)
+    return children, codes, gains
+
+
+def _close(candidates: Float[Tensor, "B C"], closed: Excluded, level: int, nodes: Int[Tensor, "B W"], trie: TorchTrie) -> Tensor:
+    """Give -inf to candidates that lead to a closed node."""
+    (batch, width), fan = nodes.shape, trie.fan_out[level]
+    # beams are in trie order; where a filler repeats a node, the beam itself comes first
+    slot = torch.searchsorted(nodes, closed.parents[level]).clamp(max=width - 1)
+    parent = nodes.gather(1, slot)
+    inside = (closed.nodes[level] >= 0) & (parent == closed.parents[level])
+    place = torch.where(inside, slot * fan + closed.nodes[level] - trie.child_start[parent], width * fan)
+    padded = torch.cat((candidates, candidates.new_zeros(batch, 1)), 1)
+    return padded.scatter(1, place, -torch.inf)[:, :-1]
+
+
+def _best(candidates: Float[Tensor, "B C"], width: int) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
+    """Places and scores of the `width` largest candidates in ascending place; of equals the first ones."""
+    width = min(width, candidates.shape[1])
+    least = candidates.topk(width, dim=1).values[:, -1:]
+    above, equal = candidates > least, candidates == least
+    room = width - above.sum(1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(1) <= room))
+    places = torch.nonzero(chosen)[:, 1].view(-1, width)
+    return places, candidates.gather(1, places)

@@ -1,0 +1,86 @@
+"""Checkpoints of a training: `checkpoint-STEP/` folders and a small file that says which are the last and the best."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from felid.artifacts import read_json, write_json
+from felid.errors import ArtifactError
+from felid.models import save_model
+from felid.models.base import GenerativeModel
+
+PROGRESS = "progress.json"
+STATE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """How far a training is; what resuming needs besides tensors.
+
+    Attributes:
+        epoch, batch: the next batch to train on.
+        step: optimiser steps done.
+        targets: target items trained on.
+        seconds: wall time spent training and validating, over all sittings.
+        best: highest validation NDCG@10 so far.
+        validations_since_best: for early stopping.
+        finished: nothing is left to train.
+        last_checkpoint, best_checkpoint: folder names.
+        curve: one entry per validation: step, epoch, targets, seconds, loss (nats per target), metrics.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    targets: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+    validations_since_best: int = 0
+    finished: bool = False
+    last_checkpoint: str = ""
+    best_checkpoint: str = ""
+    loss_sum: float = 0.0
+    loss_targets: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+def save(folder: Path, progress: Progress, model: GenerativeModel, state: dict[str, Any], *, is_best: bool) -> None:
+    """Write a checkpoint whole, then point to it, then remove checkpoints that nothing points to."""
+    name = f"checkpoint-{progress.step}"
+    part = folder / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    save_model(part, model)
+    torch.save(state, part / STATE)
+    target = folder / name
+    if target.exists():  # the same step again, for example the last one after an interruption
+        shutil.rmtree(target)
+    os.rename(part, target)
+    progress.last_checkpoint = name
+    if is_best:
+        progress.best_checkpoint = name
+    write_json(folder / PROGRESS, asdict(progress))
+    for old in folder.glob("*checkpoint-*"):
+        if old.name not in (progress.last_checkpoint, progress.best_checkpoint):
+            shutil.rmtree(old)
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress noted in a folder, or that of a training that has not begun."""
+    return Progress(**read_json(folder / PROGRESS)) if (folder / PROGRESS).is_file() else Progress()
+
+
+def load_state(folder: Path, progress: Progress) -> dict[str, Any]:
+    """Optimiser and random state of the last checkpoint."""
+    path = folder / progress.last_checkpoint / STATE
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); start over with --fresh") from error
+    return state

@@ -1,0 +1,237 @@
+"""The one training loop: explicit, resumable, on accelerate for devices, precision and trackers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor
+
+from felid.config import Config, as_tree
+from felid.models import load_weights
+from felid.models.base import GenerativeModel, TorchTrie
+from felid.progress import progress_bar
+from felid.training import checkpoints
+from felid.training.batches import Examples
+from felid.training.checkpoints import Progress
+from felid.training.schedule import Schedule, learning_rate_factor
+
+Validate = Callable[[GenerativeModel], dict[str, float]]
+
+
+class TrainingConfig(Config):
+    """Settings of the training loop. Defaults differ by model; see `felid.recipe.default_training`."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over all training targets, at most."""
+    batch_targets: int = Field(default=1024, ge=1)
+    """Target items per step (about; examples are not split)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps spent on linear warm-up."""
+    schedule: Schedule = "cosine"
+    """Decay after warm-up."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target probability spread over the valid codes."""
+    patience: int = Field(default=5, ge=0)
+    """Validations without a better NDCG@10 before training stops; 0 = never."""
+    validations_per_epoch: int = Field(default=1, ge=1)
+    """How often to validate."""
+    validation_users: int = Field(default=5000, ge=0)
+    """Users of the validation part to validate on, drawn at random; 0 = all."""
+    validation_beams: int = Field(default=20, ge=10)
+    """Beams of the validation searches."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
+    """Longest time between two checkpoints: what an interruption can lose."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Autocast; auto = bf16 where the hardware multiplies it natively."""
+    track: Literal["none", "tensorboard"] = "none"
+    """Experiment tracker (extra `track`)."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the loop trains on.
+
+    Attributes:
+        examples: training examples.
+        trie: the training catalogue (warm items), for `normalize: trie`.
+        user_tokens: (U,) user token of each row of the training sequences, or None.
+    """
+
+    examples: Examples
+    trie: TorchTrie
+    user_tokens: NDArray[np.int64] | None
+
+
+def native_bf16() -> bool:
+    """Whether this machine multiplies bf16 natively."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def train(
+    model: GenerativeModel,
+    data: TrainingData,
+    config: TrainingConfig,
+    folder: Path,
+    validate: Validate,
+    *,
+    seed: int,
+    console: Console,
+) -> Progress:
+    """Train `model` until its epochs are done or it stops getting better; the best weights are in the model afterwards.
+
+    Starts from the last checkpoint in `folder` where there is one, and then repeats exactly what an uninterrupted
+    training would have done (on a CPU, with the same number of threads).
+
+    Args:
+        model: a fresh model; its weights are overwritten when training resumes.
+        data: examples and the training catalogue.
+        config: settings.
+        folder: where checkpoints and the curve go.
+        validate: returns metrics of a model in evaluation mode, `ndcg@10` among them.
+        seed: of dropout and batch order.
+        console: where the progress bar and one line per validation go.
+    """
+    precision = "bf16" if config.precision == "bf16" or (config.precision == "auto" and native_bf16()) else "no"
+    tracker = None if config.track == "none" else config.track
+    accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=folder / "track")
+    if tracker:
+        accelerator.init_trackers("train", config=as_tree(config))
+    run = _Run(model, data, config, folder, validate, seed, console, accelerator)
+    progress = run.train()
+    accelerator.end_training()
+    return progress
+
+
+class _Run:
+    """One sitting of a training."""
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        data: TrainingData,
+        config: TrainingConfig,
+        folder: Path,
+        validate: Validate,
+        seed: int,
+        console: Console,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model, self.data, self.config, self.folder = model, data, config, folder
+        self.validate, self.seed, self.console, self.accelerator = validate, seed, console, accelerator
+        self.progress = checkpoints.load_progress(folder)
+        torch.manual_seed(seed)
+        if self.progress.last_checkpoint:
+            load_weights(folder / self.progress.last_checkpoint, model)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.wrapped, self.optimizer = accelerator.prepare(model, self.optimizer)
+        self.batches_per_epoch = len(self._batches(0))
+        self.total_steps = self.batches_per_epoch * config.epochs
+        if self.progress.last_checkpoint:
+            state = checkpoints.load_state(folder, self.progress)
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            console.print(f"training resumes at step {self.progress.step:,} of {self.total_steps:,}")
+
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        return self.data.examples.batches(self.config.batch_targets, (self.seed, epoch))
+
+    def train(self) -> Progress:
+        progress, num_targets = self.progress, self.data.examples.num_targets
+        bar = progress_bar(self.console, "training", total=num_targets * self.config.epochs, unit="targets")
+        with bar:
+            bar.advance(progress.targets)
+            saved = tick = time.perf_counter()
+            while not progress.finished:
+                batches = self._batches(progress.epoch)
+                trained = self._step(batches[progress.batch])
+                progress.batch += 1
+                if progress.batch == len(batches):
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                is_due, is_best = self._validation_due(), False
+                if is_due:
+                    is_best = self._validate()
+                now = time.perf_counter()
+                progress.seconds, tick = progress.seconds + now - tick, now
+                if is_due:
+                    progress.curve[-1]["seconds"] = round(progress.seconds, 1)
+                if is_due or now - saved > self.config.checkpoint_seconds:
+                    self._save(is_best=is_best)
+                    saved = time.perf_counter()
+                bar.advance(trained)
+        load_weights(self.folder / progress.best_checkpoint, self.model)
+        return progress
+
+    def _step(self, chosen: NDArray[np.int64]) -> int:
+        self.wrapped.train()
+        histories, targets = self.data.examples.collate(chosen, self.data.user_tokens)
+        device = self.accelerator.device
+        with self.accelerator.autocast():
+            log_probs, loss = self.wrapped(histories.to(device), targets.to(device), self.data.trie, self.config.label_smoothing)
+        self.accelerator.backward(loss / len(targets))
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.targets += len(targets)
+        self.progress.loss_sum -= float(log_probs.detach().sum())
+        self.progress.loss_targets += len(targets)
+        return len(targets)
+
+    @property
+    def learning_rate(self) -> float:
+        warmup = int(self.config.warmup_share * self.total_steps)
+        factor = learning_rate_factor(self.progress.step, total=self.total_steps, warmup=warmup, schedule=self.config.schedule)
+        return self.config.learning_rate * factor
+
+    def _validation_due(self) -> bool:
+        done, every = self.progress.batch or self.batches_per_epoch, self.config.validations_per_epoch
+        return done * every // self.batches_per_epoch > (done - 1) * every // self.batches_per_epoch
+
+    def _validate(self) -> bool:
+        progress = self.progress
+        self.model.eval()
+        metrics = self.validate(self.model)
+        loss = progress.loss_sum / max(1, progress.loss_targets)
+        progress.loss_sum, progress.loss_targets = 0.0, 0
+        epoch = progress.epoch + progress.batch / self.batches_per_epoch
+        entry = {"step": progress.step, "epoch": round(epoch, 3), "targets": progress.targets, "loss": loss, **metrics}
+        progress.curve.append(entry)
+        is_best = metrics["ndcg@10"] > progress.best
+        progress.best = max(progress.best, metrics["ndcg@10"])
+        progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
+        stop = 0 < self.config.patience <= progress.validations_since_best
+        progress.finished = stop or progress.epoch >= self.config.epochs
+        self.accelerator.log({"loss": loss, **metrics}, step=progress.step)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.console.print(f"epoch {epoch:g}  loss {loss:.4f}  {shown}{'  *' if is_best else ''}{'  (stops)' if stop else ''}")
+        return is_best
+
+    def _save(self, *, is_best: bool) -> None:
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "rng": _cpu_rng()}
+        checkpoints.save(self.folder, self.progress, self.model, state, is_best=is_best)
+
+
+def _cpu_rng() -> Tensor:
+    return torch.get_rng_state()
