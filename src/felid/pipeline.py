@@ -146,7 +146,7 @@ class Pipeline:
         (folder / "quantizer").mkdir(exist_ok=True)
         quantizer.save(folder / "quantizer")
         SemanticIds(unique, sizes, self.dataset.item_ids).save(folder)
-        statistics = collision_statistics(codes)
+        statistics = collision_statistics(codes, quantizer.sizes)
         write_json(folder / "statistics.json", statistics)
         self._say(f"{len(codes):,} items, {statistics['num_unique']:,} distinct codes before the collision level, sizes {sizes}")
 

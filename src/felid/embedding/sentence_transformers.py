@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,9 +36,9 @@ class EncoderConfig(Config):
     batch_size: int = Field(32, ge=1)
     """Texts per forward pass; on 2 cores 32 is faster than 64 and 128 (MiniLM, Beauty)."""
     max_tokens: int = Field(128, ge=1)
-    """Longer texts are cut here, or at the model's own limit if that is lower; the longest Beauty text has 224, 99 % have 94 or less."""
+    """Longer texts are cut here, or at the model's own limit if that is lower; 99 % of Beauty's texts have 94 or less."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic. `auto` is bfloat16 autocast where CPU or GPU has it: 2.8 times as fast on AVX512-BF16, cosine to float32 >= .9999."""
+    """`auto` is bfloat16 autocast where CPU or GPU has it: 2.8 times as fast on AVX512-BF16, cosine to float32 >= .9999."""
     device: str | None = None
     """A torch device such as `cpu` or `cuda:1`; none is the best there is."""
 
@@ -129,7 +128,7 @@ def _model(config: SentenceTransformersConfig | PackagedMiniLMConfig) -> Sentenc
     is_packaged = isinstance(config, PackagedMiniLMConfig)
     name = str(packaged_folder()) if isinstance(config, PackagedMiniLMConfig) else config.model
     is_local = is_packaged or Path(name).is_dir()
-    if not is_local and (os.path.isabs(name) or name.startswith(("./", "../", "~"))):
+    if not is_local and (Path(name).is_absolute() or name.startswith(("./", "../", "~"))):
         raise EmbeddingError(f"embedding.model {name} is not a folder; give an existing folder or a name on the Hugging Face hub")
     try:
         from sentence_transformers import SentenceTransformer

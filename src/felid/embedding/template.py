@@ -21,7 +21,7 @@ class TextConfig(Config):
     separator: str = "; "
     """Text between two columns."""
     labels: bool = True
-    """Write `title: ` and so on before each value. Text kNN Recall@10 on Beauty validation targets, MiniLM: .066 with, .063 without."""
+    """Write `title: ` etc. before values; text kNN Recall@10, Beauty validation, MiniLM: .066 with, .063 without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,8 @@ class ItemTexts:
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.texts) == len(self.fit_rows):
             raise EmbeddingError(
-                f"got {len(self.item_ids)} ids, {len(self.texts)} texts and {len(self.fit_rows)} fit rows; expected one each per item"
+                f"got {len(self.item_ids)} ids, {len(self.texts)} texts and {len(self.fit_rows)} fit rows; "
+                "expected one of each per item"
             )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,12 +42,12 @@ class Histories:
     lengths: Tensor
     users: Tensor | None = None
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> Histories:
         moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             moved[field.name] = value.to(device) if isinstance(value, Tensor) else value
-        return type(self)(**moved)
+        return Histories(**moved)
 
     @property
     def real(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
-from torch import Tensor
 
 from felid.config import Config, as_tree
+from felid.errors import RecipeError
 from felid.models import load_weights
 from felid.models.base import GenerativeModel, TorchTrie
 from felid.progress import progress_bar
@@ -196,6 +197,8 @@ class _Run:
         self.progress.step += 1
         self.progress.targets += len(targets)
         self.progress.loss_sum -= float(log_probs.detach().sum())
+        if not math.isfinite(self.progress.loss_sum):
+            raise RecipeError(f"the loss is not finite after step {self.progress.step}; lower training.learning_rate and start --fresh")
         self.progress.loss_targets += len(targets)
         return len(targets)
 
@@ -229,9 +232,5 @@ class _Run:
         return is_best
 
     def _save(self, *, is_best: bool) -> None:
-        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "rng": _cpu_rng()}
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
         checkpoints.save(self.folder, self.progress, self.model, state, is_best=is_best)
-
-
-def _cpu_rng() -> Tensor:
-    return torch.get_rng_state()

@@ -1,0 +1,1 @@
+"""Benchmarks of felid against the tools it replaces; `python -m benchmarks.run`."""

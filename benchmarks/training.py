@@ -1,0 +1,147 @@
+"""Training steps: felid's models against Hugging Face T5 trained one prefix per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks.hf_t5 import to_hugging_face
+from benchmarks.timing import Contestant, interleave, summary, tune
+from benchmarks.world import World, hugging_face_inputs, pad_items
+from felid.models import ModelConfig, build_model
+from felid.models.base import GenerativeModel, Histories
+from felid.models.lynx import LynxConfig
+from felid.models.tiger import Tiger, TigerConfig
+from felid.training import Examples, TrainingConfig
+from felid.training.loop import native_bf16
+
+Indices = NDArray[np.int64]
+Step = Callable[[Indices], int]
+BASELINE = "hugging_face_t5"
+
+
+class Felid:
+    """A felid model in training: full steps as in `felid.training.loop`."""
+
+    def __init__(self, config: ModelConfig, world: World, *, seed: int, bf16: bool, padded: bool = False) -> None:
+        torch.manual_seed(seed)
+        self.world, self.bf16, self.padded = world, bf16, padded
+        self.model: GenerativeModel = build_model(config, world.ids, world.embeddings).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        self.examples = Examples.of(world.train, self.model.history, causal=self.model.causal)
+        layout = self.model.layout
+        self.users = world.user_tokens(layout, world.train) if layout.num_user_buckets else None
+        self.groups: dict[int, list[Indices]] = {}
+
+    def step(self, chosen: Indices) -> int:
+        """Collate, forward, backward, clip, optimise; returns the number of targets."""
+        histories, targets = self.examples.collate(chosen, self.users)
+        if self.padded:
+            histories = Histories(pad_items(histories.items, self.model.history), histories.lengths, histories.users)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            _, loss = self.model(histories, targets, self.world.trie)
+        finish(self.model, self.optimizer, loss / len(targets))
+        return len(targets)
+
+    def bucketed(self, batch_size: int, turn: int, targets: int) -> list[Indices]:
+        """Batches of felid.training (similar lengths together), spread evenly over the lengths of a whole epoch."""
+        if batch_size not in self.groups:
+            batches = self.examples.batches(batch_size, (0,))
+            self.groups[batch_size] = sorted(batches, key=lambda rows: float(self.examples.lengths[rows].mean()))
+        groups = self.groups[batch_size]
+        count = max(1, round(targets / batch_size))
+        phase = np.random.default_rng(turn).random()
+        return [groups[int((i + phase) * len(groups) / count)] for i in range(count)]
+
+
+class HuggingFace:
+    """T5ForConditionalGeneration with the weights of a felid model, trained as its documentation shows."""
+
+    def __init__(self, felid: Felid, *, bf16: bool = False, longest: bool = False) -> None:
+        assert isinstance(felid.model, Tiger)
+        self.felid, self.bf16, self.longest = felid, bf16, longest
+        self.model = to_hugging_face(felid.model).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+
+    def step(self, chosen: Indices) -> int:
+        """Forward, backward, clip, optimise; returns the number of targets."""
+        felid = self.felid.model
+        histories, targets = self.felid.examples.collate(chosen, self.felid.users)
+        size = None if self.longest else felid.history
+        inputs = hugging_face_inputs(histories, felid.codes, felid.offsets, size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.model(**inputs, labels=felid.item_tokens(targets)).loss
+        finish(self.model, self.optimizer, loss)
+        return len(targets)
+
+
+def finish(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Backward, clip, optimiser step."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def run(world: World, *, rounds: int, quick: bool, seed: int, console: Console) -> dict[str, object]:
+    """Targets per second of every contestant."""
+    contestants = _contestants(world, quick=quick, seed=seed)
+    console.print("training: looking for each contestant's best batch size (targets/s)")
+    tune(contestants, 1 if quick else 2, console)
+    rates = interleave(contestants, rounds, console)
+    return {"unit": "targets/s", "baseline": BASELINE, "rows": summary(contestants, rates, BASELINE, "targets_per_second")}
+
+
+def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
+    sizes = (64, 256) if quick else (16, 32, 64, 128, 256)
+    work = 256 if quick else 512
+    bf16 = native_bf16()
+
+    def tiger(*, bf16: bool = False, padded: bool = False) -> Felid:
+        return Felid(TigerConfig(), world, seed=seed, bf16=bf16, padded=padded)
+
+    def lynx(*, bf16: bool) -> Felid:
+        return Felid(LynxConfig(), world, seed=seed, bf16=bf16)
+
+    felid = tiger(padded=True)
+    result = [
+        _plain(BASELINE, HuggingFace(felid).step, felid.examples, work, sizes, "fp32, padded to 20 items (81 tokens)"),
+        _plain("hugging_face_t5_longest", HuggingFace(felid, longest=True).step, felid.examples, work, sizes, _LONGEST),
+        _plain("tiger_fp32_padded", felid.step, felid.examples, work, sizes, "the same examples at the same padding, fp32"),
+        _bucketed("tiger_fp32", tiger(), 2 * work, sizes, "batches of similar length, fp32"),
+    ]
+    default = (TrainingConfig().batch_targets,)
+    result.append(_bucketed("lynx_fp32", lynx(bf16=False), 32 * work, default, "default config and batch size, fp32"))
+    if bf16:
+        hugging_face = HuggingFace(felid, bf16=True, longest=True)
+        result.insert(2, _plain("hugging_face_t5_longest_bf16", hugging_face.step, felid.examples, work, sizes, _LONGEST_BF16))
+        result.insert(5, _bucketed("tiger_bf16", tiger(bf16=True), 4 * work, sizes, "batches of similar length, bf16 autocast"))
+        result.append(_bucketed("lynx_bf16", lynx(bf16=True), 32 * work, default, "default config and batch size, bf16 autocast"))
+    return result
+
+
+_LONGEST = "the same examples padded to the longest of each batch, fp32"
+_LONGEST_BF16 = "the same examples padded to the longest of each batch, bf16 autocast"
+
+
+def _plain(name: str, step: Step, examples: Examples, targets: int, sizes: tuple[int, ...], note: str) -> Contestant:
+    """Batches of examples drawn at random; contestants draw the same ones in the same round."""
+
+    def turn(batch_size: int, seed: int) -> int:
+        rows = np.random.default_rng(seed).choice(len(examples), targets, replace=False)
+        return _all(step, np.split(rows, range(batch_size, targets, batch_size)))
+
+    return Contestant(name, turn, sizes, note)
+
+
+def _bucketed(name: str, felid: Felid, targets: int, sizes: tuple[int, ...], note: str) -> Contestant:
+    return Contestant(name, lambda size, seed: _all(felid.step, felid.bucketed(size, seed, targets)), sizes, note)
+
+
+def _all(step: Step, batches: Iterable[Indices]) -> int:
+    return sum(step(chosen) for chosen in batches)

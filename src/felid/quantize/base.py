@@ -1,0 +1,96 @@
+"""What every quantiser can do, and what can be said about any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from felid.errors import EmbeddingError, SemanticIdError
+
+Vectors = NDArray[np.float32]
+"""(N, D) float32, finite."""
+Codes = NDArray[np.int32]
+"""(N, Lq) int32; Lq is the number of levels that the quantiser learns, without the collision level."""
+
+
+class Quantizer(Protocol):
+    """Maps vectors to one code per level; level l refines what the levels before it left over.
+
+    `fit` may see fewer items than `encode`: cold items are encoded with codebooks that never saw them.
+    """
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of codes per level."""
+        ...
+
+    def fit(self, x: Vectors) -> Self:
+        """Learn the codebooks from the rows of `x`; the order of the rows may matter, the number of threads does not."""
+        ...
+
+    def encode(self, x: Vectors) -> Codes:
+        """Codes of each row; of equally near codes the lowest."""
+        ...
+
+    def decode(self, codes: Codes) -> Vectors:
+        """Vectors that codes stand for; with fewer columns than levels, the approximation by the first levels."""
+        ...
+
+    def codebook(self, level: int) -> Vectors:
+        """(K, D) vectors of a level."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs, `quantizer.json` among it."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        ...
+
+
+def check_input(x: Vectors, dim: int | None = None) -> Vectors:
+    """Return `x` as a contiguous finite float32 matrix, of width `dim` if given.
+
+    Raises:
+        EmbeddingError: another shape, no rows, or NaN or infinity.
+    """
+    if x.ndim != 2 or not x.size:
+        raise EmbeddingError(f"got item vectors of shape {x.shape}; expected (N, D) with at least one row")
+    if dim is not None and x.shape[1] != dim:
+        raise EmbeddingError(f"item vectors have {x.shape[1]} dimensions but the quantiser was fitted on {dim}; fit it again")
+    if not np.isfinite(x).all():
+        bad = int((~np.isfinite(x).all(1)).sum())
+        raise EmbeddingError(f"{bad} of {len(x)} item vectors hold NaN or infinity; embed these items again")
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def check_codes(codes: Codes, sizes: tuple[int, ...]) -> Codes:
+    """Return `codes` if each column fits its level.
+
+    Raises:
+        SemanticIdError: more columns than levels, or a code outside 0..K-1.
+    """
+    if codes.ndim != 2 or codes.shape[1] > len(sizes):
+        raise SemanticIdError(f"got codes of shape {codes.shape}; expected (N, L) with L at most {len(sizes)}")
+    outside = (codes < 0) | (codes >= np.asarray(sizes[: codes.shape[1]]))
+    if outside.any():
+        row, level = np.argwhere(outside)[0].tolist()
+        raise SemanticIdError(f"code {codes[row, level]} of row {row} is outside level {level}, which has {sizes[level]} codes")
+    return codes
+
+
+def distortion(quantizer: Quantizer, x: Vectors) -> tuple[float, ...]:
+    """Share of the variance of `x` that is left after 1, 2, ... levels.
+
+    Mean squared L2 distance between the rows and their decodings, divided by that to the mean row; 0 is perfect, above 1 is
+    worse than one vector for all. If all rows are equal the divisor is the smallest float32.
+    """
+    codes = quantizer.encode(x)
+    variance = max(float(((x - x.mean(0)) ** 2).sum(1).mean()), float(np.finfo(np.float32).tiny))
+    levels = range(1, codes.shape[1] + 1)
+    return tuple(float(((x - quantizer.decode(codes[:, :level])) ** 2).sum(1).mean()) / variance for level in levels)

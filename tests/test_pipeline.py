@@ -1,0 +1,288 @@
+"""The path from a recipe to recommendations: caching, resuming, interruption, one door, bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+
+import felid
+from felid.artifacts import open_artifact, read_json
+from felid.pipeline import STAGES, Pipeline
+from felid.recipe import Recipe, load_recipe
+
+SMALL = ["dataset.num_users=300", "quantizer.sizes=[8,8]", "embedding.dim=16", "model.width=32", "model.feed_forward=64", "training.epochs=2"]
+
+
+def small(*overrides: str) -> Recipe:
+    return load_recipe("tiny", [*SMALL, *overrides])
+
+
+def felid_command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "felid", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs") / "small"
+    Pipeline(small(), root).run()
+    return root
+
+
+def manifests(root: Path) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime_ns for path in root.glob("*/*/manifest.json")}
+
+
+def test_metrics_have_the_published_shape(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    for part in ("validation", "test"):
+        assert 0 <= metrics[part]["recall@10"] <= 1
+        assert 0 <= metrics[part]["ndcg@10"] <= 1
+    assert set(metrics["baselines"]) == {"popularity", "markov"}
+    assert metrics["differences"]["markov"]["recall@10"]["low"] <= metrics["differences"]["markov"]["recall@10"]["high"]
+
+
+def test_second_run_does_no_work(run: Path) -> None:
+    before = manifests(run)
+    start = time.perf_counter()
+    Pipeline(small(), run).run()
+    assert manifests(run) == before
+    assert time.perf_counter() - start < 10
+
+
+def test_changing_the_model_keeps_the_embeddings_and_the_earlier_model(run: Path) -> None:
+    before = manifests(run)
+    Pipeline(small("model.layers=1"), run).run("train")
+    made = set(manifests(run)) - set(before)
+    assert {Path(path).parents[1].name for path in made} == {"train"}
+    assert set(before) <= set(manifests(run))
+    Pipeline(small(), run).run()  # back again: everything is still there
+    assert set(manifests(run)) == set(before) | made
+
+
+def test_fresh_makes_the_named_stage_again(run: Path) -> None:
+    recipe = small("evaluation.bootstrap=50")
+    pipeline = Pipeline(recipe, run)
+    folder = pipeline.run()
+    first = (folder / "manifest.json").stat().st_mtime_ns
+    Pipeline(recipe, run).run(fresh=("evaluate",))
+    assert (folder / "manifest.json").stat().st_mtime_ns > first
+    Pipeline(small(), run).run()
+
+
+def test_shuffled_input_rows_give_the_same_artifacts(tmp_path: Path) -> None:
+    dataset = felid.load_dataset("synthetic", num_users=200)
+    interactions = dataset.interactions.drop("position")
+    assert interactions.select("user_id", "timestamp").n_unique() == len(interactions)
+    digests = []
+    for name, seed in (("a", 1), ("b", 2)):
+        paths = tmp_path / f"{name}-log.csv", tmp_path / f"{name}-items.csv"
+        interactions.sample(fraction=1, shuffle=True, seed=seed).write_csv(paths[0])
+        dataset.items.sample(fraction=1, shuffle=True, seed=seed).write_csv(paths[1])
+        recipe = load_recipe(
+            "default",
+            ["dataset.kind=files", f"dataset.interactions={paths[0]}", f"dataset.items={paths[1]}", "quantizer.sizes=[8,8]", "embedding.dim=8"],
+        )
+        pipeline = Pipeline(recipe, tmp_path / name)
+        pipeline.run("tokenize")
+        ids = felid.SemanticIds.load(pipeline.done["tokenize"].path)
+        digests.append((ids.codes.tobytes(), ids.item_ids.tolist(), pipeline.done["embed"].digest))
+    assert digests[0] == digests[1]
+
+
+def test_library_command_line_and_evaluation_agree(run: Path) -> None:
+    """One door: the library, the command line and the evaluated ranks give the same lists."""
+    recommender = felid.Recommender.load(run)
+    user = recommender.known.user_ids.tolist()[0]
+    history = recommender.history_of(user)
+    expected = recommender.recommend([history], 5)[0]
+    printed = felid_command("recommend", run, "--user", str(user), "-k", "5")
+    assert printed.returncode == 0, printed.stderr
+    for item in expected:
+        assert str(item.item_id) in printed.stdout
+        assert f"{item.score:.3f}" in printed.stdout
+    out = run.parent / "recs.parquet"
+    assert felid_command("recommend", run, "--all-users", "-k", "5", "--out", out).returncode == 0
+    batch = pl.read_parquet(out).filter(pl.col("user_id") == user).sort("rank")
+    assert batch["item_id"].to_list() == [item.item_id for item in expected]
+    np.testing.assert_allclose(batch["score"].to_numpy(), [item.score for item in expected], atol=1e-4)
+
+    ranks = pl.read_parquet(open_artifact(run / read_json(run / "run.json")["stages"]["evaluate"]).path / "ranks.parquet")
+    row = ranks.filter(system="lynx", part="test", policy="seen_removed", user_id=user)
+    listed = [item.item_id for item in recommender.recommend([history[:-1]], 10)[0]]  # test history: all but the test item
+    target = history[-1]
+    assert row["rank"].item() == (listed.index(target) + 1 if target in listed else 0)
+
+
+def test_python_interface(tmp_path: Path) -> None:
+    dataset = felid.load_dataset("synthetic", num_users=300)
+    recipe = small().model_copy(update={"description": "given data"})
+    recommender = felid.fit(dataset, recipe, tmp_path / "run")
+    history = recommender.history_of(dataset.interactions["user_id"][0])
+    found = recommender.recommend(history, k=3)
+    assert len(found) == 3
+    assert not {item.item_id for item in found} & set(history)
+    assert found[0].title
+    np.testing.assert_allclose(recommender.score(history, [item.item_id for item in found]), [item.score for item in found], atol=1e-4)
+    assert len(recommender.similar(history[0], 4)) == 4
+    before = manifests(tmp_path)
+    felid.fit(dataset, recipe, tmp_path / "run")
+    assert manifests(tmp_path) == before
+
+
+def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
+    tiger = ["model.kind=tiger", "model.width=32", "model.heads=2", "model.head_width=16", "model.feed_forward=64"]
+    kept = [o for o in SMALL if not o.startswith("model.")]
+    recipe = load_recipe("tiny", [*kept, *tiger, "model.encoder_layers=1", "model.decoder_layers=1", "training.epochs=1"])
+    assert recipe.training.batch_targets == 256
+    Pipeline(recipe, tmp_path).run()
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["system"] == "tiger"
+    assert felid.Recommender.load(tmp_path).model.layout.num_user_buckets == 2000
+
+
+def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) -> None:
+    """SIGINT in the middle of training: exit code 130 and no train artifact; the same command goes on from there."""
+    command = ["run", "tiny", *SMALL, "training.epochs=12", "training.checkpoint_seconds=0.01", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "felid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("train/.working-*/checkpoint-*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert not list(tmp_path.glob("train/*/manifest.json"))
+    assert not (tmp_path / "metrics.json").exists()
+    step = read_json(next(tmp_path.glob("train/.working-*")) / "progress.json")["step"]
+    assert step > 0
+
+    result = felid_command(*command)
+    assert result.returncode == 0, result.stderr
+    assert f"training resumes at step {step:,}" in result.stdout
+    assert (tmp_path / "metrics.json").is_file()
+
+
+def test_two_processes_do_not_share_a_run_folder(run: Path) -> None:
+    from felid.artifacts import lock
+
+    with lock(run):
+        result = felid_command("run", "tiny", *SMALL, "--out", run)
+    assert result.returncode == 2
+    assert "another felid process" in result.stderr
+
+
+def test_stage_commands_work_on_a_run_folder(tmp_path: Path) -> None:
+    missing = felid_command("embed", tmp_path / "new")
+    assert missing.returncode == 2
+    assert "--recipe" in missing.stderr
+    for stage in STAGES:
+        begin = ["--recipe", "tiny", *SMALL] if stage == "data" else []
+        result = felid_command(stage, tmp_path / "new", *begin)
+        assert result.returncode == 0, result.stderr
+        assert stage in read_json(tmp_path / "new" / "run.json")["stages"]
+    assert (tmp_path / "new" / "metrics.json").is_file()
+
+
+def test_recipes_and_show() -> None:
+    listed = felid_command("recipes").stdout
+    assert "movielens" in listed
+    assert "beauty" in listed
+    shown = felid_command("show", "beauty", "model.kind=tiger", "model.width=64").stdout
+    assert "kind: tiger" in shown
+    assert "width: 64" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "tiny", "model.widht=3"], "did you mean 'width'"),
+        (["run", "tiny", "trainnig.epochs=3"], "did you mean 'training'"),
+        (["run", "tiny", "training.epochs"], "key=value"),
+        (["run", "nowhere"], "no recipe is called"),
+        (["run", "missing.yaml"], "does not exist"),
+        (["run", "default", "dataset.kind=files", "dataset.interactions=nowhere.csv"], "nowhere.csv"),
+        (["run", "tiny", "evaluation.ks=[100000]", *SMALL], "catalogue has"),
+        (["recommend", "nowhere", "--user", "1"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    result = felid_command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert expected in lines[0]
+
+
+def files_run(tmp_path: Path, interactions: str, items: str | None = None, *more: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "log.csv").write_text(interactions)
+    given = ["dataset.kind=files", "dataset.interactions=log.csv", "filter.min_user_interactions=0"]
+    if items is not None:
+        (tmp_path / "items.csv").write_text(items)
+        given.append("dataset.items=items.csv")
+    return felid_command("run", "default", *given, *more, "--out", "run", cwd=tmp_path)
+
+
+LOG = "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{u * 100 + i}\n" for u in range(6) for i in range(6))
+ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i}\n" for i in range(6))
+
+
+@pytest.mark.parametrize(
+    ("interactions", "items", "expected"),
+    [
+        ("user,item_id\n1,2\n", None, "user_id"),
+        ("user_id,item_id\n", None, "empty"),
+        (LOG, "item_id,title\n0,one\n", "without"),
+        (LOG.replace("1,1,101", "1,1,yesterday"), ITEMS, "timestamp"),
+    ],
+)
+def test_bad_tables_are_refused(interactions: str, items: str | None, expected: str, tmp_path: Path) -> None:
+    result = files_run(tmp_path, interactions, items)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert expected in result.stderr
+    assert not list((tmp_path / "run").glob("*/*/manifest.json"))
+
+
+def test_nan_embedding_is_refused(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    vectors[3, 1] = np.nan
+    np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "ids.json").write_text(json.dumps(list(range(6))))
+    given = ["embedding.kind=precomputed", "embedding.vectors=v.npy", "embedding.ids=ids.json"]
+    result = files_run(tmp_path, LOG, ITEMS, *given)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "NaN" in result.stderr
+    assert not list((tmp_path / "run").glob("embed/*/manifest.json"))
+
+
+def test_k_above_the_catalogue_is_refused(run: Path) -> None:
+    result = felid_command("recommend", run, "--user", "0", "-k", "1000000")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: k is 1000000")
+
+
+def test_levels_that_do_not_fit_the_trie_are_refused(run: Path) -> None:
+    with pytest.raises(felid.FelidError, match="4 levels but the trie was built for 3"):
+        felid.Recommender.load(run).ids.trie.walk(np.zeros((1, 4), int))
+
+
+def test_output_without_terminal_has_no_progress_bar(tmp_path: Path) -> None:
+    console = Console(file=(tmp_path / "out.txt").open("w"), force_terminal=False, width=200)
+    Pipeline(small(), tmp_path / "run", console=console).run("train")
+    console.file.close()
+    text = (tmp_path / "out.txt").read_text()
+    assert "targets/s" not in text
+    assert "\x1b" not in text
