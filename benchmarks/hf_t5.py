@@ -35,7 +35,7 @@ def to_hugging_face(model: Tiger) -> T5ForConditionalGeneration:
             decoder_start_token_id=BEGIN,
         )
     )
-    weights = {name: model.tokens.weight for name in ("shared.weight", "lm_head.weight")}
+    weights: Weights = dict.fromkeys(("shared.weight", "lm_head.weight"), model.tokens.weight)
     for name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
         weights |= {f"{name}.{key}": tensor for key, tensor in stack_weights(stack).items()}
         weights[f"{name}.embed_tokens.weight"] = model.tokens.weight

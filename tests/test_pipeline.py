@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +19,44 @@ import pytest
 from rich.console import Console
 
 import felid
-from felid.artifacts import open_artifact, read_json
+from felid.artifacts import lock, open_artifact, read_json
+from felid.cli import main
 from felid.pipeline import STAGES, Pipeline
 from felid.recipe import Recipe, load_recipe
 
-SMALL = ["dataset.num_users=300", "quantizer.sizes=[8,8]", "embedding.dim=16", "model.width=32", "model.feed_forward=64", "training.epochs=2"]
+SMALL = [
+    "dataset.num_users=300",
+    "quantizer.sizes=[8,8]",
+    "embedding.dim=16",
+    "model.width=32",
+    "model.feed_forward=64",
+    "training.epochs=2",
+]
 
 
 def small(*overrides: str) -> Recipe:
     return load_recipe("tiny", [*SMALL, *overrides])
 
 
-def felid_command(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "felid", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=cwd, check=False)
+@dataclass
+class Outcome:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def felid_command(*arguments: str | Path) -> Outcome:
+    """The `felid` command in this process: what it prints and its exit code."""
+    out, err, argv, status = io.StringIO(), io.StringIO(), sys.argv, -1
+    sys.argv = ["felid", *map(str, arguments)]
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():  # restores showwarning too
+        warnings.simplefilter("default")
+        try:
+            main()
+        except SystemExit as stopped:
+            status = int(stopped.code or 0)
+    sys.argv = argv
+    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +118,13 @@ def test_shuffled_input_rows_give_the_same_artifacts(tmp_path: Path) -> None:
         dataset.items.sample(fraction=1, shuffle=True, seed=seed).write_csv(paths[1])
         recipe = load_recipe(
             "default",
-            ["dataset.kind=files", f"dataset.interactions={paths[0]}", f"dataset.items={paths[1]}", "quantizer.sizes=[8,8]", "embedding.dim=8"],
+            [
+                "dataset.kind=files",
+                f"dataset.interactions={paths[0]}",
+                f"dataset.items={paths[1]}",
+                "quantizer.sizes=[8,8]",
+                "embedding.dim=8",
+            ],
         )
         pipeline = Pipeline(recipe, tmp_path / name)
         pipeline.run("tokenize")
@@ -132,7 +166,9 @@ def test_python_interface(tmp_path: Path) -> None:
     assert len(found) == 3
     assert not {item.item_id for item in found} & set(history)
     assert found[0].title
-    np.testing.assert_allclose(recommender.score(history, [item.item_id for item in found]), [item.score for item in found], atol=1e-4)
+    np.testing.assert_allclose(
+        recommender.score(history, [item.item_id for item in found]), [item.score for item in found], atol=1e-4
+    )
     assert len(recommender.similar(history[0], 4)) == 4
     before = manifests(tmp_path)
     felid.fit(dataset, recipe, tmp_path / "run")
@@ -174,8 +210,6 @@ def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) ->
 
 
 def test_two_processes_do_not_share_a_run_folder(run: Path) -> None:
-    from felid.artifacts import lock
-
     with lock(run):
         result = felid_command("run", "tiny", *SMALL, "--out", run)
     assert result.returncode == 2
@@ -216,8 +250,11 @@ def test_recipes_and_show() -> None:
         (["recommend", "nowhere", "--user", "1"], "nowhere"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    result = felid_command(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = felid_command(*arguments)
     assert result.returncode == 2, result.stderr
     lines = [line for line in result.stderr.splitlines() if line]
     assert len(lines) == 1
@@ -225,13 +262,19 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], expected: s
     assert expected in lines[0]
 
 
-def files_run(tmp_path: Path, interactions: str, items: str | None = None, *more: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files_run(tmp_path: Path, interactions: str, items: str | None = None, *more: str) -> Outcome:
     (tmp_path / "log.csv").write_text(interactions)
     given = ["dataset.kind=files", "dataset.interactions=log.csv", "filter.min_user_interactions=0"]
     if items is not None:
         (tmp_path / "items.csv").write_text(items)
         given.append("dataset.items=items.csv")
-    return felid_command("run", "default", *given, *more, "--out", "run", cwd=tmp_path)
+    return felid_command("run", "default", *given, *more, "--out", "run")
 
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{u * 100 + i}\n" for u in range(6) for i in range(6))
@@ -242,30 +285,30 @@ ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i}\n" for i in range(6))
     ("interactions", "items", "expected"),
     [
         ("user,item_id\n1,2\n", None, "user_id"),
-        ("user_id,item_id\n", None, "empty"),
+        ("user_id,item_id\n", None, "no rows"),
         (LOG, "item_id,title\n0,one\n", "without"),
         (LOG.replace("1,1,101", "1,1,yesterday"), ITEMS, "timestamp"),
     ],
 )
-def test_bad_tables_are_refused(interactions: str, items: str | None, expected: str, tmp_path: Path) -> None:
-    result = files_run(tmp_path, interactions, items)
+def test_bad_tables_are_refused(interactions: str, items: str | None, expected: str, in_folder: Path) -> None:
+    result = files_run(in_folder, interactions, items)
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert expected in result.stderr
-    assert not list((tmp_path / "run").glob("*/*/manifest.json"))
+    assert not list((in_folder / "run").glob("*/*/manifest.json"))
 
 
-def test_nan_embedding_is_refused(tmp_path: Path) -> None:
+def test_nan_embedding_is_refused(in_folder: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     vectors[3, 1] = np.nan
-    np.save(tmp_path / "v.npy", vectors)
-    (tmp_path / "ids.json").write_text(json.dumps(list(range(6))))
+    np.save(in_folder / "v.npy", vectors)
+    (in_folder / "ids.json").write_text(json.dumps(list(range(6))))
     given = ["embedding.kind=precomputed", "embedding.vectors=v.npy", "embedding.ids=ids.json"]
-    result = files_run(tmp_path, LOG, ITEMS, *given)
+    result = files_run(in_folder, LOG, ITEMS, *given)
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "NaN" in result.stderr
-    assert not list((tmp_path / "run").glob("embed/*/manifest.json"))
+    assert not list((in_folder / "run").glob("embed/*/manifest.json"))
 
 
 def test_k_above_the_catalogue_is_refused(run: Path) -> None:

@@ -26,7 +26,11 @@ if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not
     from felid.recipe import Recipe
     from felid.recommender import ItemId, Recommendation, Recommender
 
-app = typer.Typer(help="Generative retrieval recommenders: from interactions to recommendations.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Generative retrieval recommenders: from interactions to recommendations.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 console = Console()
 
 RecipeArgument = Annotated[str, typer.Argument(help="A name from `felid recipes`, or a YAML or JSON file.", metavar="RECIPE")]

@@ -118,8 +118,10 @@ class Recommender:
         Raises:
             RequestError: k out of range, or a history without any known item.
         """
-        many = [history for history in histories if not isinstance(history, int | str)]
-        one: list[ItemId] = [item for item in histories if isinstance(item, int | str)]
+        many = [history for history in histories if not isinstance(history, int | str | np.integer)]
+        one: list[ItemId] = [item for item in histories if isinstance(item, int | str | np.integer)]
+        if many and one:
+            raise RequestError(f"got item {one[0]!r} beside a history; give the items of one user, or a list of histories")
         found = self.search_items(self._sequences(many or [one]), k, exclude_seen)
         lists = [self._recommendations(items, scores) for items, scores in zip(*found, strict=True)]
         return lists if many else lists[0]

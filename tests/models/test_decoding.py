@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from felid.config import validate
+from felid.errors import RecipeError
 from felid.models.base import Histories
+from felid.models.tiger import TigerConfig
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 from felid.search import score_items
 from tests.tiny import KINDS, Kind, catalogue, histories_of, random_histories, random_model, torch_trie, user_tokens
@@ -36,6 +39,8 @@ def test_decode_step_equals_the_last_position_of_the_whole_sequence(cross: bool)
         flat = [None if t is None else t.repeat_interleave(beams, 0) for t in (memory, bias)]
         wanted = stack(inputs.flatten(0, 1), None, *flat)[:, -1].view_as(found)
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        one_memory = stack(inputs.flatten(0, 1), None, memory, bias)[:, -1].view_as(found)
+        torch.testing.assert_close(one_memory, wanted, atol=1e-5, rtol=1e-5, msg="rows that share a memory")
         parents = torch.randint(beams, (3, step + 2))  # more beams than parents: some parents continue twice, some not at all
         state = state.choose(parents)
         grown = torch.randn(3, step + 2, 1, SHAPE.width)
@@ -52,6 +57,12 @@ def test_beams_of_a_user_never_read_the_memory_of_another() -> None:
     after = stack.decode_step(x, stack.remember(memory, bias))[0]
     assert torch.equal(before[[0, 2]], after[[0, 2]])
     assert not torch.allclose(before[1], after[1])
+
+
+@pytest.mark.parametrize("change", [{"history": 0}, {"heads": 0}, {"dropout": 1.0}, {"user_buckets": -1}])
+def test_impossible_sizes_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(RecipeError, match=next(iter(change))):
+        validate(TigerConfig, change)
 
 
 def test_padding_bias_is_none_where_nothing_is_padded() -> None:

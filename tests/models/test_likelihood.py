@@ -29,7 +29,9 @@ from tests.tiny import (
     user_tokens,
 )
 
-SINGLE_CHILDREN = SemanticIds(np.array([[0, 0, 0], [0, 1, 2], [1, 2, 1], [2, 0, 0], [2, 0, 1]], np.int32), (3, 3, 3), np.arange(5))
+SINGLE_CHILDREN = SemanticIds(
+    np.array([[0, 0, 0], [0, 1, 2], [1, 2, 1], [2, 0, 0], [2, 0, 1]], np.int32), (3, 3, 3), np.arange(5)
+)
 
 
 def whole_catalogue(model: GenerativeModel, ids: SemanticIds, rows: list[list[int]]) -> Tensor:

@@ -48,7 +48,7 @@ class SentenceTransformersConfig(EncoderConfig):
 
     kind: Literal["sentence-transformers"] = "sentence-transformers"
     """Tag of this embedder."""
-    model: str = "sentence-transformers/sentence-t5-base"
+    model: str = Field("sentence-transformers/sentence-t5-base", min_length=1)
     """Name on the Hugging Face hub, or a local folder; sentence-t5 is what TIGER uses."""
     prompt: str | None = None
     """Text put before every item text, for models trained with one (such as `passage: ` for E5)."""

@@ -11,7 +11,7 @@ normalisations exist, the same in training and in search:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from felid.config import Config
+from felid.errors import SemanticIdError
 from felid.models.transformer import DecoderState, Stack
 from felid.tokens import NUM_SPECIAL, TokenLayout
 from felid.trie import Trie
@@ -76,7 +77,13 @@ class TorchTrie:
     @classmethod
     def of(cls, trie: Trie, codes: np.ndarray, device: torch.device | str = "cpu") -> TorchTrie:
         """Move `trie` to a device; `codes` (N, L) are those of the whole catalogue, row = item_index."""
+        if codes.shape[1] != trie.num_levels:
+            raise SemanticIdError(
+                f"codes have {codes.shape[1]} levels but the trie was built for {trie.num_levels}; "
+                "rebuild it with Trie.from_codes(codes)"
+            )
         paths = np.stack([trie.walk(codes[:, :depth]) for depth in range(trie.num_levels + 1)], 1)
+        paths[paths[:, -1] < 0, 1:] = -1  # also where some item of the trie shares the prefix
 
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).long().to(device)
@@ -91,6 +98,11 @@ class TorchTrie:
             sizes=trie.sizes,
             fan_out=trie.max_children,
         )
+
+    def to(self, device: torch.device) -> TorchTrie:
+        """The same trie on another device."""
+        names = ("code", "child_start", "leaf_count", "leaf_item", "paths")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def num_children(self, nodes: Tensor) -> Tensor:
         """How many codes may follow each node."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from felid.config import Config
 from felid.models.base import GenerativeModel, Histories, Normalize
-from felid.models.transformer import BlockShape, DecoderState, Stack, initialize
+from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 from felid.tokens import TokenLayout
 
 
@@ -24,7 +24,7 @@ class LynxConfig(Config):
     kind: Literal["lynx"] = "lynx"
     width: int = 128
     """Model width."""
-    layers: int = 2
+    layers: int = 1
     """Blocks of the causal encoder over items."""
     decoder_layers: int = 1
     """Blocks of the decoder over codes."""
@@ -43,7 +43,10 @@ class LynxConfig(Config):
 
 
 class Lynx(GenerativeModel):
-    """Item vectors -> causal encoder -> context of every position -> decoder over the L codes."""
+    """Item vectors -> causal encoder -> for every position a decoder over the L codes of the next item.
+
+    The decoder starts from its position's encoder output and reads all encoder outputs up to it by cross-attention.
+    """
 
     causal: ClassVar[bool] = True
 
@@ -61,7 +64,7 @@ class Lynx(GenerativeModel):
         self.item_norm, self.dropout = nn.RMSNorm(width, eps=1e-6), nn.Dropout(config.dropout)
         self.encoder = Stack(config.layers, shape, causal=True)
         self.context = nn.Linear(width, width)
-        self.decoder = Stack(config.decoder_layers, shape, causal=True)
+        self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
         for stack in (self.encoder, self.decoder):
             initialize(stack, shape)
         nn.init.normal_(self.tokens.weight, std=width**-0.5)
@@ -75,11 +78,18 @@ class Lynx(GenerativeModel):
         return states
 
     def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
-        rows = torch.arange(len(histories.items), device=histories.items.device)
-        return self.context(self._encode(histories)[rows, histories.lengths - 1]), DecoderState()
+        encoded = self._encode(histories)
+        rows = torch.arange(len(encoded), device=encoded.device)
+        padding = padding_bias(histories.lengths, encoded.shape[1])
+        return self.context(encoded[rows, histories.lengths - 1]), self.decoder.remember(encoded, padding)
 
     def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
-        context = self.context(self._encode(histories)[histories.real])
-        codes = self.tokens(self.item_tokens(targets)[:, :-1])
-        states: Tensor = self.decoder(torch.cat((context[:, None], codes), 1))
-        return states
+        encoded, real = self._encode(histories), histories.real
+        levels, (batch, length, width) = self.layout.num_levels, encoded.shape
+        codes = encoded.new_zeros(batch, length, levels - 1, width)
+        codes[real] = self.tokens(self.item_tokens(targets)[:, :-1])
+        inputs = torch.cat((self.context(encoded)[:, :, None], codes), 2)
+        # the decoder of a position reads the encoder up to that position
+        future = torch.full((length, length), -torch.inf, device=encoded.device).triu(1).repeat_interleave(levels, 0)
+        states: Tensor = self.decoder(inputs.flatten(0, 1), None, encoded, future[None, None])
+        return states.view(batch, length, levels, width)[real]

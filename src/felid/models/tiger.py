@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from felid.config import Config
@@ -18,23 +19,23 @@ class TigerConfig(Config):
     """Settings of `Tiger`; the defaults are the paper's."""
 
     kind: Literal["tiger"] = "tiger"
-    width: int = 128
+    width: int = Field(default=128, ge=1)
     """Model width (d_model)."""
-    encoder_layers: int = 4
+    encoder_layers: int = Field(default=4, ge=1)
     """Encoder blocks."""
-    decoder_layers: int = 4
+    decoder_layers: int = Field(default=4, ge=1)
     """Decoder blocks."""
-    heads: int = 6
+    heads: int = Field(default=6, ge=1)
     """Attention heads."""
-    head_width: int = 64
+    head_width: int = Field(default=64, ge=1)
     """Width of one head (d_kv)."""
-    feed_forward: int = 1024
+    feed_forward: int = Field(default=1024, ge=1)
     """Width of the feed-forward layer (d_ff)."""
-    dropout: float = 0.1
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout rate, also on attention weights."""
-    history: int = 20
+    history: int = Field(default=20, ge=1)
     """Items of a history that the model reads, the last ones."""
-    user_buckets: int = 2000
+    user_buckets: int = Field(default=2000, ge=0)
     """User tokens that user ids are hashed to; 0 = no user token (reproductions found that it hurts)."""
     normalize: Normalize = "vocabulary"
     """What the softmax runs over, in training and in search alike."""

@@ -1,8 +1,9 @@
 """The Transformer blocks of T5 (Raffel et al. 2020, arXiv:1910.10683) on `scaled_dot_product_attention`.
 
 Pre-normalised with RMS norm, no biases, relative position buckets shared by all layers of a stack, ReLU feed-forward.
-With copied weights the outputs equal those of Hugging Face's T5 (a test holds this). Two things differ in form only:
-queries, keys and values come from one matrix, and `decode_step` lets all beams of a user read one copy of the memory.
+With copied weights the outputs equal those of Hugging Face's T5 (a test holds this). Three things differ in form only:
+queries, keys and values come from one matrix, padding takes part in nothing but the attention itself, and `decode_step`
+lets all beams of a user read one copy of the memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from felid.models.dropout import Dropout
+from felid.models.dropout import dropout as drop
+from felid.models.packing import Packing
 
 
 class BlockShape(NamedTuple):
@@ -68,12 +73,18 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Float[Tensor, "*B S D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (*B, H, S, head_width)."""
-        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
-        return parts[0], parts[1], parts[2]
+        return self._split(self.qkv(x))
 
-    def forward(self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "#B H S S"]) -> Float[Tensor, "B S D"]:
-        mixed: Tensor = self.out(_attend(*self.project(x), bias, self.dropout if self.training else 0.0))
-        return mixed
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (part.transpose(-3, -2) for part in qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3))
+        return q, k, v
+
+    def forward(self, x: Tensor, bias: Float[Tensor, "#B H S S"], packing: Packing | None = None) -> Tensor:
+        """Mix (B, S, D), or with `packing` its (R, D) real positions."""
+        qkv = self.qkv(x) if packing is None else packing.unpack(self.qkv(x))
+        mixed = _attend(*self._split(qkv), bias, self.dropout if self.training else 0.0)
+        y: Tensor = self.out(mixed if packing is None else packing.pack(mixed))
+        return y
 
 
 class CrossAttention(nn.Module):
@@ -89,8 +100,8 @@ class CrossAttention(nn.Module):
 
     def remember(self, memory: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, each (B, H, S, head_width)."""
-        parts = self.kv(memory).unflatten(-1, (2, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
-        return parts[0], parts[1]
+        k, v = (part.transpose(-3, -2) for part in self.kv(memory).unflatten(-1, (2, self.heads, -1)).unbind(-3))
+        return k, v
 
     def forward(self, x: Float[Tensor, "B Q D"], keys: Tensor, values: Tensor, bias: Tensor | None) -> Float[Tensor, "B Q D"]:
         query = self.q(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
@@ -100,6 +111,9 @@ class CrossAttention(nn.Module):
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
     bias = None if bias is None else bias.to(q.dtype)
+    if dropout and q.device.type == "cpu":  # fused attention on a CPU knows no dropout; torch's fallback is slower than this
+        logits = q @ k.transpose(-2, -1) if bias is None else q @ k.transpose(-2, -1) + bias
+        return (drop(logits.softmax(-1), dropout) @ v).transpose(-3, -2).flatten(-2)
     return F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=1.0).transpose(-3, -2).flatten(-2)
 
 
@@ -110,7 +124,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.wi = nn.Linear(shape.width, shape.feed_forward, bias=False)
         self.wo = nn.Linear(shape.feed_forward, shape.width, bias=False)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         y: Tensor = self.wo(self.dropout(F.relu(self.wi(x))))
@@ -126,14 +140,23 @@ class Block(nn.Module):
         self.cross_norm = nn.RMSNorm(shape.width, eps=1e-6) if cross else None
         self.cross = CrossAttention(shape) if cross else None
         self.ff_norm, self.ff = nn.RMSNorm(shape.width, eps=1e-6), FeedForward(shape)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, memory: Tensor | None = None, memory_bias: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.self_norm(x), bias))
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor,
+        packing: Packing | None = None,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.self_norm(x), bias, packing))
         if self.cross is not None and self.cross_norm is not None and memory is not None:
-            x = x + self.dropout(self.cross(self.cross_norm(x), *self.cross.remember(memory), memory_bias))
-        x = x + self.dropout(self.ff(self.ff_norm(x)))
-        return x
+            folded = self.cross_norm(x).reshape(len(memory), -1, x.shape[-1])  # rows that read the same memory stand together
+            mixed: Tensor = self.cross(folded, *self.cross.remember(memory), memory_bias)
+            x = x + self.dropout(mixed.view_as(x))
+        y: Tensor = x + self.dropout(self.ff(self.ff_norm(x)))
+        return y
 
 
 class Stack(nn.Module):
@@ -144,26 +167,34 @@ class Stack(nn.Module):
         self.causal = causal
         self.bias = RelativePositionBias(shape.heads, bidirectional=not causal)
         self.blocks = nn.ModuleList(Block(shape, cross=cross) for _ in range(layers))
-        self.norm, self.dropout = nn.RMSNorm(shape.width, eps=1e-6), nn.Dropout(shape.dropout)
+        self.norm, self.dropout = nn.RMSNorm(shape.width, eps=1e-6), Dropout(shape.dropout)
 
     def forward(
         self,
         x: Float[Tensor, "B S D"],
         padding: Float[Tensor, "B 1 1 S"] | None = None,
-        memory: Tensor | None = None,
+        memory: Float[Tensor, "C M D"] | None = None,
         memory_bias: Tensor | None = None,
     ) -> Float[Tensor, "B S D"]:
-        """Run all blocks over whole sequences; `padding` and `memory_bias` are added to the attention logits."""
+        """Run all blocks over whole sequences.
+
+        Args:
+            x: B rows of S positions.
+            padding: 0 at real positions, -inf at the others, where the result is zero; not together with `memory`.
+            memory: what cross-attention reads; B is a multiple R of C, and memory c serves the rows c * R to c * R + R - 1.
+            memory_bias: added to the cross-attention logits, broadcast to (C, H, R * S, M).
+        """
         bias = self.bias(x.shape[1], x.shape[1])[None]
         if self.causal:
             bias = bias + torch.full(bias.shape[-2:], -torch.inf, device=x.device).triu(1)
-        if padding is not None:
-            bias = bias + padding
+        packing = None if padding is None else Packing.of(padding)
+        if padding is not None and packing is not None:
+            bias, x = bias + padding, packing.pack(x)
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, bias, memory, memory_bias)
+            x = block(x, bias, packing, memory, memory_bias)
         y: Tensor = self.dropout(self.norm(x))
-        return y
+        return y if packing is None else packing.unpack(y)
 
     def remember(self, memory: Float[Tensor, "B S D"], memory_bias: Tensor | None) -> DecoderState:
         """What step-by-step decoding over a memory starts from."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -91,13 +92,16 @@ def beam_search(
         chosen, scores = _best(candidates, num_beams)
         parents = chosen // children.shape[2]
         nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
+        # a beam at -inf repeats the node before it, so that nodes stay in trie order and the live beam of a node comes first
+        nodes = torch.where(torch.isfinite(scores), nodes, children[:, 0, :1]).cummax(1).values
         if level + 1 < len(trie.sizes):
             state, inputs = state.choose(parents), model.code_vectors(codes, level)
     order = scores.sort(dim=1, descending=True, stable=True).indices
     scores, nodes = scores.gather(1, order), nodes.gather(1, order)
     found = torch.isfinite(scores)
-    items = torch.where(found, trie.leaf_item[(nodes - trie.first_leaf).clamp(0, len(trie.leaf_item) - 1)], -1)
-    return Results(items, scores)
+    items = torch.where(found, trie.leaf_item[nodes - trie.first_leaf], -1)
+    missing = (0, num_beams - items.shape[1])
+    return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf))
 
 
 def expand(
@@ -121,7 +125,6 @@ def expand(
 def _close(candidates: Float[Tensor, "B C"], closed: Excluded, level: int, nodes: Int[Tensor, "B W"], trie: TorchTrie) -> Tensor:
     """Give -inf to candidates that lead to a closed node."""
     (batch, width), fan = nodes.shape, trie.fan_out[level]
-    # beams are in trie order; where a filler repeats a node, the beam itself comes first
     slot = torch.searchsorted(nodes, closed.parents[level]).clamp(max=width - 1)
     parent = nodes.gather(1, slot)
     inside = (closed.nodes[level] >= 0) & (parent == closed.parents[level])

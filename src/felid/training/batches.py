@@ -56,12 +56,13 @@ class Examples:
     def batches(self, batch_targets: int, seed: tuple[int, ...]) -> list[NDArray[np.int64]]:
         """Examples of one epoch in batches of about `batch_targets` targets, similar lengths together, all shuffled.
 
-        Lengths are blurred by up to one item before sorting, so that batches differ from epoch to epoch.
+        Lengths are blurred by up to one item before sorting, so that batches differ from epoch to epoch; how many there
+        are and how many examples each holds does not.
         """
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self))
         order = order[np.argsort(self.lengths[order] + rng.uniform(-1, 1, len(order)), kind="stable")]
-        weights = self.lengths[order] if self.causal else np.ones(len(order), np.int64)
+        weights = np.sort(self.lengths) if self.causal else np.ones(len(order), np.int64)
         batch = (np.cumsum(weights) - weights) // batch_targets
         groups = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
         return [groups[i] for i in rng.permutation(len(groups))]

@@ -96,7 +96,8 @@ def train(
     seed: int,
     console: Console,
 ) -> Progress:
-    """Train `model` until its epochs are done or it stops getting better; the best weights are in the model afterwards.
+    """Train `model` until its epochs are done or it stops getting better; the best weights are in the model afterwards,
+    and it is in evaluation mode.
 
     Starts from the last checkpoint in `folder` where there is one, and then repeats exactly what an uninterrupted
     training would have done (on a CPU, with the same number of threads).
@@ -110,9 +111,9 @@ def train(
         seed: of dropout and batch order.
         console: where the progress bar and one line per validation go.
     """
-    precision = "bf16" if config.precision == "bf16" or (config.precision == "auto" and native_bf16()) else "no"
     tracker = None if config.track == "none" else config.track
-    accelerator = Accelerator(mixed_precision=precision, log_with=tracker, project_dir=folder / "track")
+    # autocast is entered in the step itself: accelerate's setting holds for the whole process and would outlive this training
+    accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder / "track")
     if tracker:
         accelerator.init_trackers("train", config=as_tree(config))
     run = _Run(model, data, config, folder, validate, seed, console, accelerator)
@@ -137,6 +138,9 @@ class _Run:
     ) -> None:
         self.model, self.data, self.config, self.folder = model, data, config, folder
         self.validate, self.seed, self.console, self.accelerator = validate, seed, console, accelerator
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
+        self.trie = data.trie.to(accelerator.device)
+        self.order: dict[int, list[NDArray[np.int64]]] = {}
         self.progress = checkpoints.load_progress(folder)
         torch.manual_seed(seed)
         if self.progress.last_checkpoint:
@@ -154,7 +158,9 @@ class _Run:
             console.print(f"training resumes at step {self.progress.step:,} of {self.total_steps:,}")
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        return self.data.examples.batches(self.config.batch_targets, (self.seed, epoch))
+        if epoch not in self.order:
+            self.order = {epoch: self.data.examples.batches(self.config.batch_targets, (self.seed, epoch))}
+        return self.order[epoch]
 
     def train(self) -> Progress:
         progress, num_targets = self.progress, self.data.examples.num_targets
@@ -180,14 +186,15 @@ class _Run:
                     saved = time.perf_counter()
                 bar.advance(trained)
         load_weights(self.folder / progress.best_checkpoint, self.model)
+        self.model.eval()
         return progress
 
     def _step(self, chosen: NDArray[np.int64]) -> int:
         self.wrapped.train()
         histories, targets = self.data.examples.collate(chosen, self.data.user_tokens)
         device = self.accelerator.device
-        with self.accelerator.autocast():
-            log_probs, loss = self.wrapped(histories.to(device), targets.to(device), self.data.trie, self.config.label_smoothing)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            log_probs, loss = self.wrapped(histories.to(device), targets.to(device), self.trie, self.config.label_smoothing)
         self.accelerator.backward(loss / len(targets))
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
@@ -198,7 +205,9 @@ class _Run:
         self.progress.targets += len(targets)
         self.progress.loss_sum -= float(log_probs.detach().sum())
         if not math.isfinite(self.progress.loss_sum):
-            raise RecipeError(f"the loss is not finite after step {self.progress.step}; lower training.learning_rate and start --fresh")
+            raise RecipeError(
+                f"the loss is not finite after step {self.progress.step}; lower training.learning_rate and start --fresh"
+            )
         self.progress.loss_targets += len(targets)
         return len(targets)
 

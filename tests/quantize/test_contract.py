@@ -1,0 +1,174 @@
+"""What every quantiser must do; a new one is one more entry in QUANTIZERS."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from felid.config import as_tree
+from felid.errors import ArtifactError, EmbeddingError, FelidWarning, SemanticIdError
+from felid.quantize import (
+    CollisionConfig,
+    Quantizer,
+    QuantizerConfig,
+    RKMeansConfig,
+    Vectors,
+    append_collision_level,
+    build_quantizer,
+    collision_statistics,
+    distortion,
+    load_quantizer,
+)
+from felid.semantic_ids import SemanticIds
+
+
+def rkmeans(sizes: tuple[int, ...]) -> QuantizerConfig:
+    return RKMeansConfig(sizes=sizes, iterations=10, restarts=2)
+
+
+QUANTIZERS = [pytest.param(rkmeans, id="rkmeans")]
+contract = pytest.mark.parametrize("make", QUANTIZERS)
+
+
+def vectors(count: int = 300, dim: int = 12, seed: int = 0, centres: int = 9) -> Vectors:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(centres, dim))[rng.integers(centres, size=count)] * 3 + rng.normal(size=(count, dim))).astype(
+        np.float32
+    )
+
+
+def fitted(make, x: Vectors, sizes: tuple[int, ...] = (8, 5, 6)) -> Quantizer:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FelidWarning)
+        return build_quantizer(make(sizes)).fit(x)
+
+
+@contract
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
+    count=st.integers(10, 60),
+    seed=st.integers(0, 99),
+)
+def test_codes_are_in_range_and_ids_unique_after_the_collision_level(make, sizes, count, seed):
+    x = vectors(count, 4, seed)
+    codes = fitted(make, x, sizes).encode(x)
+    assert codes.shape == (count, len(sizes))
+    assert codes.dtype == np.int32
+    assert (codes >= 0).all()
+    assert (codes < np.asarray(sizes)).all()
+    full, full_sizes = append_collision_level(codes, sizes, CollisionConfig())
+    ids = SemanticIds(full, full_sizes, np.arange(count))
+    assert [ids.item_id(ids.of(item)) for item in range(count)] == list(range(count))
+
+
+@contract
+def test_saved_and_loaded_quantizer_is_the_same(make, tmp_path: Path):
+    x = vectors()
+    quantizer = fitted(make, x)
+    quantizer.save(tmp_path)
+    loaded = load_quantizer(tmp_path)
+    assert loaded.sizes == quantizer.sizes
+    codes = quantizer.encode(x)
+    np.testing.assert_array_equal(loaded.encode(x), codes)
+    np.testing.assert_array_equal(loaded.decode(codes), quantizer.decode(codes))
+    for level in range(len(quantizer.sizes)):
+        np.testing.assert_array_equal(loaded.codebook(level), quantizer.codebook(level))
+
+
+@contract
+def test_adding_a_level_never_raises_distortion(make):
+    x = vectors()
+    left = distortion(fitted(make, x, (4, 4, 4, 4)), x)
+    assert len(left) == 4
+    assert all(after <= before for before, after in zip((1.0, *left), left, strict=False))
+    assert left[-1] < 0.5
+
+
+@contract
+def test_distortion_of_equal_rows_is_zero(make):
+    x = np.ones((6, 3), np.float32)
+    assert distortion(fitted(make, x, (1, 1)), x) == (0.0, 0.0)
+
+
+@contract
+def test_pitfall_quantiser_fitted_on_cold_items(make):
+    """Codebooks come from the warm rows alone, and cold rows can still be encoded."""
+    warm, cold, other = vectors(seed=0), vectors(40, seed=1), vectors(40, seed=2) * 50
+    first, second = fitted(make, warm), fitted(make, warm)
+    first.encode(cold)
+    second.encode(other)
+    for level in range(3):
+        np.testing.assert_array_equal(first.codebook(level), second.codebook(level))
+    together = first.encode(np.concatenate([warm, cold]))
+    np.testing.assert_array_equal(together[: len(warm)], first.encode(warm))
+    assert (first.encode(cold) < np.asarray(first.sizes)).all()
+
+
+@contract
+def test_same_seed_gives_same_codes(make):
+    x = vectors()
+    np.testing.assert_array_equal(fitted(make, x).encode(x), fitted(make, x).encode(x))
+
+
+@contract
+def test_one_row_gets_the_codes_it_has_among_many(make):
+    x = vectors()
+    quantizer = fitted(make, x)
+    alone = np.concatenate([quantizer.encode(row[None]) for row in x])
+    np.testing.assert_array_equal(alone, quantizer.encode(x))
+
+
+@contract
+def test_bad_input_is_refused(make):
+    x = vectors()
+    with pytest.raises(SemanticIdError, match="call fit"):
+        build_quantizer(make((4,))).encode(x)
+    with pytest.raises(SemanticIdError, match=r"only 3 distinct vectors; lower it to 3"):
+        build_quantizer(make((4,))).fit(np.repeat(x[:3], 5, axis=0))
+    broken = x.copy()
+    broken[[1, 5], 2] = np.nan
+    with pytest.raises(EmbeddingError, match="2 of 300 item vectors"):
+        build_quantizer(make((4,))).fit(broken)
+    quantizer = fitted(make, x)
+    with pytest.raises(EmbeddingError, match="11 dimensions but the quantiser was fitted on 12"):
+        quantizer.encode(x[:, :11])
+    with pytest.raises(EmbeddingError, match="at least one row"):
+        quantizer.encode(x[:0])
+    with pytest.raises(SemanticIdError, match="outside level 1, which has 5 codes"):
+        quantizer.decode(np.array([[0, 5, 0]], np.int32))
+    with pytest.raises(SemanticIdError, match="L at most 3"):
+        quantizer.decode(np.zeros((1, 4), np.int32))
+
+
+@contract
+def test_damaged_folder_is_refused(make, tmp_path: Path):
+    with pytest.raises(ArtifactError, match=r"quantizer\.json does not exist"):
+        load_quantizer(tmp_path)
+    fitted(make, vectors()).save(tmp_path)
+    (tmp_path / "codebook_1.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ArtifactError, match="run `felid tokenize` again"):
+        load_quantizer(tmp_path)
+    (tmp_path / "quantizer.json").write_text('{"kind": "other"}')
+    with pytest.raises(ArtifactError, match="'other'"):
+        load_quantizer(tmp_path)
+
+
+@contract
+def test_config_survives_json(make):
+    config = make((3, 2))
+    assert type(config).model_validate(as_tree(config)) == config
+
+
+@contract
+def test_statistics_describe_the_codes(make):
+    x = vectors()
+    codes = fitted(make, x).encode(x)
+    found = collision_statistics(codes, (8, 5, 6))
+    assert found["num_unique"] == len({tuple(row) for row in codes.tolist()})
+    assert [level["used"] for level in found["levels"]] == [len(set(column)) for column in codes.T.tolist()]

@@ -1,0 +1,44 @@
+"""A slow beam search over lists: whole sequences through the decoder, a dictionary of codes, Python's sort."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from felid.models.base import GenerativeModel, Histories
+from tests.tiny import targets_after
+
+Codes = tuple[int, ...]
+Found = list[tuple[int, float]]
+
+
+@torch.no_grad()
+def next_log_probs(model: GenerativeModel, histories: Histories, item: int, level: int, valid: list[int]) -> dict[int, float]:
+    """Log-probabilities of the codes that may follow the first `level` codes of an item, for a batch of one user."""
+    targets = targets_after(model, histories.items.tolist(), [item])[0]
+    hidden = model.target_states(histories, targets)[-1, level]
+    logits = model.logits(hidden, level).tolist()
+    over = [logits[c] for c in valid] if model.normalize == "trie" else model.vocabulary_logits(hidden).tolist()
+    top = max(over)
+    log_z = top + math.log(sum(math.exp(x - top) for x in over))
+    return {code: logits[code] - log_z for code in valid}
+
+
+def dumb_beam_search(
+    model: GenerativeModel, histories: Histories, catalogue: dict[Codes, int], width: int, excluded: set[int]
+) -> Found:
+    """Items and scores, best first; equal scores in favour of the smaller semantic ID."""
+    num_levels = len(next(iter(catalogue)))
+    beams: list[tuple[float, Codes]] = [(0.0, ())]
+    for level in range(num_levels):
+        grown = []
+        for score, prefix in beams:
+            continued = [codes for codes in catalogue if codes[:level] == prefix]
+            valid = sorted({codes[level] for codes in continued})
+            for code, gain in next_log_probs(model, histories, catalogue[continued[0]], level, valid).items():
+                below = [item for codes, item in catalogue.items() if codes[: level + 1] == (*prefix, code)]
+                if not set(below) <= excluded:
+                    grown.append((score + gain, (*prefix, code)))
+        beams = sorted(grown, key=lambda beam: (-beam[0], beam[1]))[:width]
+    return [(catalogue[prefix], score) for score, prefix in beams]
