@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from benchmarks.hf_t5 import to_hugging_face
-from benchmarks.timing import Contestant, interleave, summary, tune
+from benchmarks.timing import Contestant, fastest, interleave, summary, tune
 from benchmarks.world import World, hugging_face_inputs
 from felid.models import ModelConfig, build_model
 from felid.models.base import GenerativeModel, Histories
@@ -22,7 +22,8 @@ from felid.recommender import Recommender, SearchConfig
 from felid.search import Results, beam_search
 from felid.tokens import BEGIN, PAD
 
-BASELINE = "hugging_face_generate"
+BASELINES = {"hugging_face_generate_sdpa": "sdpa", "hugging_face_generate_eager": "eager"}
+"""Both attention implementations of T5; the faster one is the baseline."""
 NUM_BEAMS = 20
 TOLERANCE = 1e-4
 Node = dict[int, "Node"]
@@ -54,9 +55,10 @@ class Generate:
     token every hypothesis has exactly L tokens.
     """
 
-    def __init__(self, tiger: Tiger, world: World) -> None:
+    def __init__(self, tiger: Tiger, world: World, attention: str) -> None:
         self.tiger, self.world = tiger, world
         self.model: T5ForConditionalGeneration = to_hugging_face(tiger).eval()
+        self.model.set_attn_implementation(attention)
         self.trie = PythonTrie(tiger.layout.encode(world.ids.codes))
         self.config = GenerationConfig(
             num_beams=NUM_BEAMS,
@@ -87,15 +89,17 @@ def run(world: World, *, rounds: int, quick: bool, seed: int, console: Console) 
     """Users per second of every contestant, after checking that `Tiger` finds what `generate` finds."""
     tiger, lynx = _model(TigerConfig(), world, seed), _model(LynxConfig(), world, seed)
     assert isinstance(tiger, Tiger)
-    generate = Generate(tiger, world)
+    generate = {name: Generate(tiger, world, attention) for name, attention in BASELINES.items()}
     users = 64 if quick else 512
-    agreement = _compare(generate, _histories(tiger, world, users, seed))
+    agreement = _compare(next(iter(generate.values())), _histories(tiger, world, users, seed))
     console.print(f"search: ranked items against generate, {users} users: {agreement}", highlight=False, soft_wrap=True)
     contestants = _contestants(generate, tiger, lynx, world, quick=quick)
     console.print("search: looking for each contestant's best batch size (users/s)")
     tune(contestants, 1 if quick else 2, console)
-    rows = summary(contestants, interleave(contestants, rounds, console), BASELINE, "users_per_second")
-    return {"unit": "users/s", "num_beams": NUM_BEAMS, "agreement": agreement, "baseline": BASELINE, "rows": rows}
+    rates = interleave(contestants, rounds, console)
+    baseline = fastest(rates, BASELINES)
+    rows = summary(contestants, rates, baseline, "users_per_second")
+    return {"unit": "users/s", "num_beams": NUM_BEAMS, "agreement": agreement, "baseline": baseline, "rows": rows}
 
 
 def _model(config: ModelConfig, world: World, seed: int) -> GenerativeModel:
@@ -103,7 +107,9 @@ def _model(config: ModelConfig, world: World, seed: int) -> GenerativeModel:
     return build_model(config, world.ids, world.embeddings).eval()
 
 
-def _contestants(generate: Generate, tiger: Tiger, lynx: GenerativeModel, world: World, *, quick: bool) -> list[Contestant]:
+def _contestants(
+    generate: dict[str, Generate], tiger: Tiger, lynx: GenerativeModel, world: World, *, quick: bool
+) -> list[Contestant]:
     users = 128 if quick else 256
     small, large = ((32,), (64, 256)) if quick else ((8, 16, 32, 64), (16, 32, 64, 128, 256))
 
@@ -131,8 +137,12 @@ def _contestants(generate: Generate, tiger: Tiger, lynx: GenerativeModel, world:
     recommenders: dict[tuple[int, int], Recommender] = {}
     same = "same weights, users and batches, padded to the longest of the batch, fp32"
     whole = "Recommender.search_items (batches of similar length), fp32"
+    result = [
+        Contestant(name, batched(one.search, users // 2), small, f"Python-trie prefix_allowed_tokens_fn, fp32, {BASELINES[name]}")
+        for name, one in generate.items()
+    ]
     return [
-        Contestant(BASELINE, batched(generate.search, users // 2), small, "Python-trie prefix_allowed_tokens_fn, fp32"),
+        *result,
         Contestant("tiger_beam_search", batched(lambda h: beam_search(tiger, h, world.trie, NUM_BEAMS), users), large, same),
         Contestant("tiger_recommender", through_recommender(tiger, 2 * users), large, whole),
         Contestant("lynx_recommender", through_recommender(lynx, 8 * users), large, whole),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -69,6 +69,11 @@ def interleave(contestants: Sequence[Contestant], rounds: int, console: Console)
         line = "  ".join(f"{name} {values[-1]:,.1f}" for name, values in rates.items())
         console.print(f"  round {turn + 1} of {rounds}: {line}", highlight=False, soft_wrap=True)
     return rates
+
+
+def fastest(rates: Rates, names: Iterable[str]) -> str:
+    """Which of the named contestants has the highest median rate."""
+    return max(names, key=lambda name: statistics.median(rates[name]))
 
 
 def summary(contestants: Sequence[Contestant], rates: Rates, baseline: str, unit: str) -> dict[str, object]:

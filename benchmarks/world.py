@@ -17,8 +17,10 @@ from felid.data.sources.download import data_home
 from felid.data.sources.synthetic import SyntheticConfig
 from felid.embedding import ItemTexts, LsaConfig, TextConfig, embed, item_texts
 from felid.models.base import Histories, TorchTrie
+from felid.quantize import build_quantizer
+from felid.quantize.resolve import CollisionConfig, append_collision_level
+from felid.quantize.rkmeans import RKMeansConfig
 from felid.semantic_ids import SemanticIds
-from felid.testing import unique_codes
 from felid.tokens import PAD, TokenLayout
 
 
@@ -56,25 +58,13 @@ def make_world() -> World:
         dataset, source = load_dataset(shop), "synthetic shop (Beauty is not in FELID_DATA_HOME)"
     split = LeaveOneOut(dataset.sequences())
     vectors = _vectors(dataset, split.warm_items(len(dataset.items)))
-    codes, sizes, how = _codes(vectors)
-    ids = SemanticIds(codes, sizes, dataset.item_ids)
-    counts = f"{len(split.sequences):,} users, {len(vectors):,} items, {len(split.train().items):,} training interactions"
-    source = f"{source}: {counts}; codes: {how}, sizes {'x'.join(map(str, sizes))}"
-    trie = TorchTrie.of(ids.trie, ids.codes)
-    return World(source, split.train(), split.evaluation("test").histories, ids, vectors, trie)
-
-
-def _codes(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int32], tuple[int, ...], str]:
-    try:
-        from felid.quantize import build_quantizer
-        from felid.quantize.resolve import CollisionConfig, append_collision_level
-        from felid.quantize.rkmeans import RKMeansConfig
-    except ImportError:
-        sizes = (256, 256, 256, 16)
-        return unique_codes(len(vectors), sizes, np.random.default_rng(0)), sizes, "random unique"
     quantizer = build_quantizer(RKMeansConfig()).fit(vectors)
     codes, sizes = append_collision_level(quantizer.encode(vectors), quantizer.sizes, CollisionConfig())
-    return codes, sizes, "residual k-means on LSA vectors"
+    ids = SemanticIds(codes, sizes, dataset.item_ids)
+    counts = f"{len(split.sequences):,} users, {len(vectors):,} items, {len(split.train().items):,} training interactions"
+    source = f"{source}: {counts}; codes: residual k-means on LSA vectors, sizes {'x'.join(map(str, sizes))}"
+    trie = TorchTrie.of(ids.trie, ids.codes)
+    return World(source, split.train(), split.evaluation("test").histories, ids, vectors, trie)
 
 
 def _vectors(dataset: Dataset, warm: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -89,7 +89,7 @@ def test_second_run_does_no_work(run: Path) -> None:
 
 def test_changing_the_model_keeps_the_embeddings_and_the_earlier_model(run: Path) -> None:
     before = manifests(run)
-    Pipeline(small("model.layers=1"), run).run("train")
+    Pipeline(small("model.layers=2"), run).run("train")
     made = set(manifests(run)) - set(before)
     assert {Path(path).parents[1].name for path in made} == {"train"}
     assert set(before) <= set(manifests(run))
@@ -183,7 +183,14 @@ def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
     Pipeline(recipe, tmp_path).run()
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["system"] == "tiger"
-    assert felid.Recommender.load(tmp_path).model.layout.num_user_buckets == 2000
+    recommender = felid.Recommender.load(tmp_path)
+    assert recommender.model.layout.num_user_buckets == 2000
+    user = recommender.known.user_ids[:1].tolist()  # a known user's token is read, and by every door
+    row = recommender.known.take(np.zeros(1, np.int64))
+    named = recommender.recommend([recommender.history_of(user[0])], 5, users=user)[0]
+    assert [item.score for item in named] == pytest.approx(recommender.search_items(row, 5, True)[1][0].tolist(), abs=1e-5)
+    nameless = recommender.recommend([recommender.history_of(user[0])], 5)[0]
+    assert [item.score for item in nameless] != pytest.approx([item.score for item in named], abs=1e-5)
 
 
 def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) -> None:
@@ -243,6 +250,7 @@ def test_recipes_and_show() -> None:
         (["run", "tiny", "model.widht=3"], "did you mean 'width'"),
         (["run", "tiny", "trainnig.epochs=3"], "did you mean 'training'"),
         (["run", "tiny", "training.epochs"], "key=value"),
+        (["run", "tiny", "model.width=30"], "no multiple of heads"),
         (["run", "nowhere"], "no recipe is called"),
         (["run", "missing.yaml"], "does not exist"),
         (["run", "default", "dataset.kind=files", "dataset.interactions=nowhere.csv"], "nowhere.csv"),

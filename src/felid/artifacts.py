@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +39,8 @@ class Artifact:
 
     Attributes:
         path: the folder.
-        manifest: stage, key, digest (hex SHA-256 over the files), inputs, config, versions, seed, wall_seconds.
+        manifest: stage, key, digest (hex SHA-256 over the files), files, inputs, config, versions, wall_seconds, peak_rss_mib
+            (of the process so far).
     """
 
     path: Path
@@ -132,6 +135,7 @@ def build(
         "files": files,
         "versions": versions(),
         "wall_seconds": round(time.perf_counter() - start, 3),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2),
     }
     write_json(working / MANIFEST, manifest)
     os.rename(working, path)

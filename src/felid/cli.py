@@ -127,11 +127,13 @@ def recommend(
         _recommend_all(recommender, k, not keep_seen, out)
         return
     items: list[ItemId]
+    users: list[ItemId] | None = None
     if user is not None:
-        items = recommender.history_of(_as_id(user, recommender.known.user_ids))
+        users = [_as_id(user, recommender.known.user_ids)]
+        items = recommender.history_of(users[0])
     else:
         items = [_as_id(item, recommender.ids.item_ids) for item in (history or "").split(",") if item.strip()]
-    _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen)[0])
+    _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen, users)[0])
 
 
 def main() -> None:

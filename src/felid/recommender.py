@@ -26,6 +26,7 @@ from felid.semantic_ids import SemanticId, SemanticIds
 
 ItemId = int | str
 History = Sequence[int] | list[str] | list[ItemId] | tuple[str, ...]
+Users = Sequence[ItemId] | None
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
@@ -95,13 +96,17 @@ class Recommender:
         return cls(model, ids, embeddings, titles_of(dataset), dataset.sequences(), search)
 
     @overload
-    def recommend(self, histories: History, k: int = 10, exclude_seen: bool = True) -> list[Recommendation]: ...
+    def recommend(
+        self, histories: History, k: int = 10, exclude_seen: bool = True, users: Users = None
+    ) -> list[Recommendation]: ...
 
     @overload
-    def recommend(self, histories: Sequence[History], k: int = 10, exclude_seen: bool = True) -> list[list[Recommendation]]: ...
+    def recommend(
+        self, histories: Sequence[History], k: int = 10, exclude_seen: bool = True, users: Users = None
+    ) -> list[list[Recommendation]]: ...
 
     def recommend(
-        self, histories: History | Sequence[History], k: int = 10, exclude_seen: bool = True
+        self, histories: History | Sequence[History], k: int = 10, exclude_seen: bool = True, users: Users = None
     ) -> list[Recommendation] | list[list[Recommendation]]:
         """The k items a user most probably takes next.
 
@@ -110,6 +115,7 @@ class Recommender:
                 with a `FelidWarning` and skipped.
             k: at most the number of items in the catalogue.
             exclude_seen: leave out the items of the history.
+            users: id of each history's user, for models that read a user token; None = not known.
 
         Returns:
             For one history a list, best first, for several a list of lists; shorter than k only where fewer than k items
@@ -122,7 +128,7 @@ class Recommender:
         one: list[ItemId] = [item for item in histories if isinstance(item, int | str | np.integer)]
         if many and one:
             raise RequestError(f"got item {one[0]!r} beside a history; give the items of one user, or a list of histories")
-        found = self.search_items(self._sequences(many or [one]), k, exclude_seen)
+        found = self.search_items(self._sequences(many or [one], users), k, exclude_seen)
         lists = [self._recommendations(items, scores) for items, scores in zip(*found, strict=True)]
         return lists if many else lists[0]
 
@@ -193,8 +199,10 @@ class Recommender:
             users = torch.tensor([layout.user_token(user) for user in histories.user_ids[rows].tolist()])
         return Histories(items, lengths, users).to(self.device)
 
-    def _sequences(self, histories: Sequence[Sequence[ItemId]]) -> Sequences:
-        """Known items of the given histories, for users that are not known."""
+    def _sequences(self, histories: Sequence[Sequence[ItemId]], users: Users = None) -> Sequences:
+        """Known items of the given histories; user ids are None where they are not given."""
+        if users is not None and len(users) != len(histories):
+            raise RequestError(f"got {len(users)} users for {len(histories)} histories; give one each")
         rows = [np.array([self._rows[i] for i in history if i in self._rows], np.int64) for history in histories]
         unknown = [i for history in histories for i in history if i not in self._rows]
         if unknown:
@@ -203,7 +211,7 @@ class Recommender:
         empty = [place for place, row in enumerate(rows) if not len(row)]
         if empty:
             raise RequestError(f"history {empty[0]} has no item of the catalogue; give at least one known item id")
-        return Sequences.from_lists(np.full(len(rows), None, object), rows)
+        return Sequences.from_lists(np.array(users if users is not None else [None] * len(rows), object), rows)
 
     def _recommendations(self, items: Indices, scores: Floats) -> list[Recommendation]:
         return [

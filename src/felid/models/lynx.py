@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from felid.config import Config
@@ -22,24 +23,30 @@ class LynxConfig(Config):
     """Settings of `Lynx`."""
 
     kind: Literal["lynx"] = "lynx"
-    width: int = 128
-    """Model width."""
-    layers: int = 1
+    width: int = Field(default=128, ge=1)
+    """Model width, a multiple of `heads`."""
+    layers: int = Field(default=1, ge=1)
     """Blocks of the causal encoder over items."""
-    decoder_layers: int = 1
+    decoder_layers: int = Field(default=1, ge=1)
     """Blocks of the decoder over codes."""
-    heads: int = 4
+    heads: int = Field(default=4, ge=1)
     """Attention heads; each has width / heads."""
-    feed_forward: int = 512
+    feed_forward: int = Field(default=512, ge=1)
     """Width of the feed-forward layer."""
-    dropout: float = 0.2
-    """Dropout rate, also on item vectors and attention weights."""
-    history: int = 50
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Dropout rate, also on attention weights."""
+    history: int = Field(default=50, ge=1)
     """Items of a history that the model reads, the last ones."""
-    user_buckets: int = 0
+    user_buckets: int = Field(default=0, ge=0)
     """User tokens that user ids are hashed to; 0 = none."""
     normalize: Normalize = "trie"
     """What the softmax runs over, in training and in search alike."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> LynxConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
 
 
 class Lynx(GenerativeModel):
@@ -61,7 +68,7 @@ class Lynx(GenerativeModel):
         width = config.width
         shape = BlockShape(width, config.heads, width // config.heads, config.feed_forward, config.dropout)
         self.text = nn.Linear(embeddings.shape[1], width)
-        self.item_norm, self.dropout = nn.RMSNorm(width, eps=1e-6), nn.Dropout(config.dropout)
+        self.item_norm = nn.RMSNorm(width, eps=1e-6)
         self.encoder = Stack(config.layers, shape, causal=True)
         self.context = nn.Linear(width, width)
         self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)

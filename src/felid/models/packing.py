@@ -35,4 +35,4 @@ class Packing:
     def unpack(self, x: Float[Tensor, "R D"]) -> Float[Tensor, "B S D"]:
         """Back to where they were, zeros at padding."""
         zeros = x.new_zeros(self.batch * self.size, x.shape[-1])
-        return zeros.index_copy(0, self.places, x).view(self.batch, self.size, -1)
+        return zeros.index_copy_(0, self.places, x).view(self.batch, self.size, -1)
