@@ -97,17 +97,15 @@ def _cpu() -> str:
 
 def _table(name: str, result: dict[str, object]) -> Table:
     table = Table(title=f"{name}: {result['unit']}, ratio to {result['baseline']}")
-    for column in ("contestant", "batch", result["unit"], "ratio", "range of ratios", "what"):
-        table.add_column(str(column), justify="left" if column in ("contestant", "what") else "right", overflow="fold")
+    for column in ("contestant", "batch", result["unit"], "ratio", "range of ratios"):
+        table.add_column(str(column), justify="left" if column == "contestant" else "right", no_wrap=True)
     rows = result["rows"]
     assert isinstance(rows, dict)
     for contestant, row in rows.items():
         speed = next(value for key, value in row.items() if key.endswith("_per_second"))
         ratio = row["ratio"]
         extent = f"{ratio['least']:.2f}-{ratio['largest']:.2f}"
-        table.add_row(
-            contestant, str(row["batch_size"]), f"{speed['median']:,.1f}", f"{ratio['median']:.2f}x", extent, row["note"]
-        )
+        table.add_row(contestant, str(row["batch_size"]), f"{speed['median']:,.1f}", f"{ratio['median']:.2f}x", extent)
     return table
 
 

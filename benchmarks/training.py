@@ -125,13 +125,13 @@ def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
         hugging_face = HuggingFace(felid, "eager", bf16=True, longest=True)
         result.append(plain("hugging_face_t5_longest_bf16", hugging_face.step, _LONGEST_BF16))
     result.append(plain("tiger_fp32_padded", felid.step, "the same examples at the same padding, fp32"))
-    result.append(_bucketed("tiger_fp32", tiger(), 2 * work, sizes, "batches of similar length, fp32"))
+    result.append(_bucketed("tiger_fp32", tiger(), 4 * work, sizes, "batches of similar length, fp32"))
     if bf16:
-        result.append(_bucketed("tiger_bf16", tiger(bf16=True), 4 * work, sizes, "batches of similar length, bf16 autocast"))
+        result.append(_bucketed("tiger_bf16", tiger(bf16=True), 8 * work, sizes, "batches of similar length, bf16 autocast"))
     default = (TrainingConfig().batch_targets,)
-    result.append(_bucketed("lynx_fp32", lynx(bf16=False), 32 * work, default, "default config and batch size, fp32"))
+    result.append(_bucketed("lynx_fp32", lynx(bf16=False), 64 * work, default, "default config and batch size, fp32"))
     if bf16:
-        result.append(_bucketed("lynx_bf16", lynx(bf16=True), 32 * work, default, "default config and batch size, bf16 autocast"))
+        result.append(_bucketed("lynx_bf16", lynx(bf16=True), 64 * work, default, "default config and batch size, bf16 autocast"))
     return result
 
 

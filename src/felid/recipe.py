@@ -31,7 +31,7 @@ from felid.quantize.rkmeans import RKMeansConfig
 from felid.recommender import SearchConfig
 from felid.training import TrainingConfig
 
-LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=12)
+LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)
 TIGER_TRAINING = TrainingConfig(batch_targets=256, learning_rate=1e-3, epochs=40, validations_per_epoch=2, patience=10)
 
 
