@@ -127,7 +127,7 @@ def _contestants(
             search = SearchConfig(num_beams=NUM_BEAMS, batch_users=batch_size)
             recommender = recommenders.setdefault(
                 (id(model), batch_size),
-                Recommender(model, world.ids, world.embeddings, [""] * world.ids.num_items, world.train, search),
+                Recommender(model, world.ids, world.embeddings, [""] * world.ids.num_items, world.split, search),
             )
             recommender.search_items(world.histories.take(_users(world, users, seed)), NUM_BEAMS, exclude_seen=False)
             return users

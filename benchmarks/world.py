@@ -30,6 +30,7 @@ class World:
 
     Attributes:
         source: a sentence that says where the data comes from, for the record.
+        split: all users' sequences.
         train: training sequences of all users.
         histories: test histories (they include the validation item).
         ids: semantic IDs of the catalogue.
@@ -38,6 +39,7 @@ class World:
     """
 
     source: str
+    split: LeaveOneOut
     train: Sequences
     histories: Sequences
     ids: SemanticIds
@@ -64,7 +66,7 @@ def make_world() -> World:
     counts = f"{len(split.sequences):,} users, {len(vectors):,} items, {len(split.train().items):,} training interactions"
     source = f"{source}: {counts}; codes: residual k-means on LSA vectors, sizes {'x'.join(map(str, sizes))}"
     trie = TorchTrie.of(ids.trie, ids.codes)
-    return World(source, split.train(), split.evaluation("test").histories, ids, vectors, trie)
+    return World(source, split, split.train(), split.evaluation("test").histories, ids, vectors, trie)
 
 
 def _vectors(dataset: Dataset, warm: NDArray[np.bool_]) -> NDArray[np.float32]:

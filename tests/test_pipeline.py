@@ -22,7 +22,7 @@ import felid
 from felid.artifacts import lock, open_artifact, read_json
 from felid.cli import main
 from felid.pipeline import STAGES, Pipeline
-from felid.recipe import Recipe, load_recipe
+from felid.recipe import Recipe, load_recipe, resolve
 
 SMALL = [
     "dataset.num_users=300",
@@ -179,7 +179,7 @@ def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
     tiger = ["model.kind=tiger", "model.width=32", "model.heads=2", "model.head_width=16", "model.feed_forward=64"]
     kept = [o for o in SMALL if not o.startswith("model.")]
     recipe = load_recipe("tiny", [*kept, *tiger, "model.encoder_layers=1", "model.decoder_layers=1", "training.epochs=1"])
-    assert recipe.training.batch_targets == 256
+    assert recipe.training.validations_per_epoch == 2  # tiger's own default
     Pipeline(recipe, tmp_path).run()
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["system"] == "tiger"
@@ -286,7 +286,8 @@ def files_run(tmp_path: Path, interactions: str, items: str | None = None, *more
 
 
 LOG = "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{u * 100 + i}\n" for u in range(6) for i in range(6))
-ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i}\n" for i in range(6))
+WORDS = ("alder", "birch", "cedar", "dogwood", "elm", "fir")
+ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i} {word}\n" for i, word in enumerate(WORDS))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_nan_embedding_is_refused(in_folder: Path) -> None:
     np.save(in_folder / "v.npy", vectors)
     (in_folder / "ids.json").write_text(json.dumps(list(range(6))))
     given = ["embedding.kind=precomputed", "embedding.vectors=v.npy", "embedding.ids=ids.json"]
-    result = files_run(in_folder, LOG, ITEMS, *given)
+    result = files_run(in_folder, LOG, ITEMS, *given, "evaluation.ks=[3]")
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "NaN" in result.stderr
@@ -337,3 +338,125 @@ def test_output_without_terminal_has_no_progress_bar(tmp_path: Path) -> None:
     text = (tmp_path / "out.txt").read_text()
     assert "targets/s" not in text
     assert "\x1b" not in text
+
+
+# what a fresh pair of eyes found
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["run"], ["show", "tiny", "--oops"]])
+def test_usage_errors_are_no_tracebacks(arguments: list[str]) -> None:
+    result = felid_command(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "felid" in result.stderr + result.stdout
+
+
+def test_titles_are_no_markup(in_folder: Path) -> None:
+    items = ITEMS.replace("thing number 1", "[red]thing[/b]").replace("thing number 2", "[bold]Straße 東京")
+    assert files_run(in_folder, LOG, items, "embedding.dim=4", "quantizer.sizes=[2,2]", "evaluation.ks=[3]").returncode == 0
+    shown = felid_command("recommend", "run", "--user", "0", "-k", "6", "--keep-seen")
+    assert shown.returncode == 0, shown.stderr
+    assert "[red]thing[/b]" in shown.stdout
+    assert "Straße 東京" in shown.stdout
+
+
+def test_an_earlier_stage_or_a_failed_recipe_leaves_the_recommender_alone(run: Path) -> None:
+    before = felid.Recommender.load(run).recommend([0], 3)
+    assert felid_command("data", run).returncode == 0
+    assert felid_command("run", "tiny", *SMALL, "evaluation.ks=[5000]", "--out", run).returncode == 2
+    assert felid_command("tokenize", run, "quantizer.sizes=[4,4]").returncode == 0
+    assert felid.Recommender.load(run).recommend([0], 3) == before
+    assert felid_command("evaluate", run, "quantizer.sizes=[8,8]").returncode == 0
+    assert felid.Recommender.load(run).recommend([0], 3) == before
+
+
+def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    result = felid_command("run", "tiny", *SMALL, "evaluation.ks=[5000]", "--out", tmp_path)
+    assert result.returncode == 2
+    assert not list(tmp_path.glob("embed/*"))
+
+
+def test_metrics_of_another_model_do_not_stay(tmp_path: Path) -> None:
+    Pipeline(small(), tmp_path).run()
+    Pipeline(small("seed=9"), tmp_path).run("train")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_stages_after_fit_keep_the_given_data(tmp_path: Path) -> None:
+    felid.fit(felid.load_dataset("synthetic", num_users=300), small(), tmp_path / "run")
+    before = manifests(tmp_path)
+    result = felid_command("evaluate", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert manifests(tmp_path) == before
+
+
+def test_selection_policy_is_part_of_the_training_key(run: Path) -> None:
+    before = set(manifests(run))
+    Pipeline(small("evaluation.exclude_seen=false"), run).run("train")
+    assert {Path(path).parents[1].name for path in set(manifests(run)) - before} == {"train"}
+
+
+def test_damaged_artifact_is_made_again(tmp_path: Path) -> None:
+    pipeline = Pipeline(small(), tmp_path)
+    folder = pipeline.run("tokenize")
+    codes = np.load(folder / "codes.npy")
+    np.save(folder / "codes.npy", codes[::-1])
+    with pytest.warns(felid.FelidWarning, match=r"codes\.npy is missing or changed"):
+        Pipeline(small(), tmp_path).run("tokenize")
+    np.testing.assert_array_equal(np.load(folder / "codes.npy"), codes)
+
+
+def test_another_model_on_a_run_folder_starts_from_its_own_training_defaults(run: Path) -> None:
+    recipe = resolve(read_json(run / "recipe.json"), ["model.kind=tiger"])
+    assert recipe.training.batch_targets == 256
+    assert resolve(read_json(run / "recipe.json"), ["seed=3"]).training == small().training
+
+
+def test_precomputed_vectors_need_no_item_text(in_folder: Path) -> None:
+    np.save(in_folder / "v.npy", np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))
+    (in_folder / "ids.json").write_text(json.dumps(list(range(6))))
+    given = ["embedding.kind=precomputed", "embedding.vectors=v.npy", "embedding.ids=ids.json", "quantizer.sizes=[2,2]"]
+    result = files_run(in_folder, LOG, None, *given, "evaluation.ks=[3]")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("out", ["plain", "plain/x", "/proc/nothing"])
+def test_unusable_run_folder_is_one_line(out: str, in_folder: Path) -> None:
+    (in_folder / "plain").write_text("a file")
+    result = felid_command("run", "tiny", "--out", out)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("run.json", "[]"), ("recipe.json", "[]"), ("run.json", "{}")])
+def test_damaged_run_folder_is_one_line(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / name).write_text(content)
+    command = ["recommend", tmp_path, "--user", "1"] if name == "run.json" else ["data", tmp_path]
+    result = felid_command(*command)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_ids_with_commas_can_be_quoted(in_folder: Path) -> None:
+    log = LOG.replace(",0,", ',"a,0",')
+    items = ITEMS.replace("\n0,", '\n"a,0",').replace(",thing", ",00")
+    given = ["embedding.dim=4", "embedding.min_df=1", "quantizer.sizes=[2,2]", "evaluation.ks=[3]"]
+    assert files_run(in_folder, log, items, *given).returncode == 0
+    result = felid_command("recommend", "run", "--history", '"a,0",1', "-k", "2")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    assert "00 number 0" in result.stdout  # and a title of digits stays text
+
+
+def test_cold_items_take_no_probability_from_trained_ones(tmp_path: Path) -> None:
+    """The softmax of lynx runs over the training catalogue, in training and in search alike."""
+    dataset = felid.load_dataset("synthetic", num_users=300)
+    items = pl.concat([dataset.items, dataset.items.with_columns(pl.col("item_id") + 10_000)])  # a cold twin of every item
+    doubled = felid.Dataset.from_frames("twins", dataset.interactions, items)
+    recommender = felid.fit(doubled, small(), tmp_path / "run")
+    history = recommender.history_of(0)[:-2]
+    scores = recommender.score(history, items["item_id"].to_list())
+    assert np.exp(scores.astype(np.float64)).sum() == pytest.approx(1, abs=1e-3)
+    assert not np.isfinite(scores[len(dataset.items) :]).any()
+    assert all(item.item_id < 10_000 for item in recommender.recommend(history, 50))

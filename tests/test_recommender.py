@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from felid.data.histories import Sequences
+from felid.data.histories import LeaveOneOut, Sequences
 from felid.errors import FelidWarning, RequestError
 from felid.recommender import Recommendation, Recommender, SearchConfig
 from felid.semantic_ids import SemanticIds
@@ -33,7 +33,7 @@ def recommender(
     titles = [f"title {n}" if n else "" for n in range(world.num_items)]
     users = np.array([f"u{n:02d}" for n in range(len(world.sequences))], object)
     known = Sequences(users if names == "str" else world.sequences.user_ids, world.sequences.offsets, world.sequences.items)
-    return Recommender(random_model(kind, ids), ids, world.vectors, titles, known, search)
+    return Recommender(random_model(kind, ids), ids, world.vectors, titles, LeaveOneOut(known), search)
 
 
 def assert_alike(some: list[Recommendation], others: list[Recommendation]) -> None:

@@ -16,6 +16,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from felid.config import digest
-from felid.errors import ArtifactError
+from felid.errors import ArtifactError, FelidWarning
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
-"""In a run folder: which artifact of each stage belongs to the recipe that ran last."""
+"""In a run folder: `stages`, the artifact of each stage that was made or reused last; `bundle`, the artifacts of the
+recommender that was trained last, which stay together until the next one is whole; `given`, whether the data came from Python."""
+VERIFIED_BYTES = 64 * 2**20
+"""Files up to this size are compared with their digest before they are reused; of larger ones only the presence is checked."""
 FORMAT = 1
 """Raised when a stage's files change their meaning, so that artifacts of older versions are made again."""
 
@@ -81,12 +85,19 @@ def open_artifact(path: Path) -> Artifact:
     return Artifact(path, read_json(path / MANIFEST))
 
 
-def current(root: Path, stage: str) -> Path:
-    """The folder that a run last made or reused for a stage."""
-    stages = read_json(root / RUN)["stages"] if (root / RUN).is_file() else {}
-    if stage not in stages:
-        raise ArtifactError(f"{root} has no finished stage {stage!r}; run `felid {stage} {root}` first")
-    return open_artifact(root / stages[stage]).path
+def note_run(root: Path, **changes: object) -> None:
+    """Change entries of a run folder's `run.json`."""
+    write_json(root / RUN, {**read_run(root), **changes})
+
+
+def read_run(root: Path) -> dict[str, Any]:
+    """The entries of a run folder's `run.json`; empty where there is none."""
+    notes = read_json(root / RUN) if (root / RUN).is_file() else {}
+    if not isinstance(notes, dict):
+        raise ArtifactError(
+            f"{root / RUN} holds a {type(notes).__name__}, expected a mapping; delete it and run the recipe again"
+        )
+    return notes
 
 
 def stage_key(stage: str, config: object, inputs: Mapping[str, str]) -> str:
@@ -117,7 +128,11 @@ def build(
         shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(working, ignore_errors=True)
     elif (path / MANIFEST).is_file():
-        return open_artifact(path), True
+        artifact = open_artifact(path)
+        damaged = _damaged(artifact)
+        if not damaged:
+            return artifact, True
+        warnings.warn(f"{path / damaged[0]} is missing or changed; the stage {stage} is run again", FelidWarning, stacklevel=2)
     shutil.rmtree(path, ignore_errors=True)
     working.mkdir(parents=True, exist_ok=True)
     for left in (MANIFEST, f".{MANIFEST}.part"):  # by a process that died before the rename; no part of the content
@@ -140,6 +155,16 @@ def build(
     write_json(working / MANIFEST, manifest)
     os.rename(working, path)
     return open_artifact(path), False
+
+
+def _damaged(artifact: Artifact) -> list[str]:
+    """Files of an artifact that are missing or, up to `VERIFIED_BYTES`, not what was written."""
+    found = []
+    for name, expected in artifact.manifest["files"].items():
+        path = artifact.path / name
+        if not path.is_file() or (path.stat().st_size <= VERIFIED_BYTES and file_digest(path) != expected):
+            found.append(name)
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from felid.artifacts import read_json
-from felid.config import as_tree
+from felid.artifacts import read_run
+from felid.config import as_tree, load_tree
 from felid.errors import FelidError, RecipeError, RequestError
 
 if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not wait for torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not
     from numpy.typing import NDArray
 
     from felid.pipeline import Stage
-    from felid.recipe import Recipe
     from felid.recommender import ItemId, Recommendation, Recommender
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+
+INTERRUPTED = 130
+GOES_ON = "interrupted; the same command without --fresh goes on from the last checkpoint"
 
 RecipeArgument = Annotated[str, typer.Argument(help="A name from `felid recipes`, or a YAML or JSON file.", metavar="RECIPE")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.epochs=5.", metavar="[KEY=VALUE]...")]
@@ -63,7 +66,7 @@ def recipes() -> None:
 
     table = Table(box=None, show_header=False)
     for name in names():
-        table.add_row(f"[bold]{name}[/]", load_recipe(name).description)
+        table.add_row(Text(name, "bold"), load_recipe(name).description)
     console.print(table)
 
 
@@ -108,7 +111,9 @@ def evaluate(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe =
 @app.command()
 def recommend(
     run: RunArgument,
-    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.", metavar="ID,ID,...")] = None,
+    history: Annotated[
+        str | None, typer.Option(help='Item ids, oldest first, as a CSV line: 7,"a,b".', metavar="ID,ID,...")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="A user of the data.", metavar="ID")] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the data; needs --out.")] = False,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
@@ -118,12 +123,12 @@ def recommend(
     """Recommend the next items for a history, a user or all users."""
     if (history is not None) + (user is not None) + all_users != 1:
         raise RequestError("give exactly one of --history, --user and --all-users")
+    if all_users == (out is None):
+        raise RequestError("--all-users and --out FILE.parquet go together")
     from felid.recommender import Recommender
 
     recommender = Recommender.load(run)
-    if all_users:
-        if out is None:
-            raise RequestError("--all-users needs --out FILE.parquet to write to")
+    if out is not None:
         _recommend_all(recommender, k, not keep_seen, out)
         return
     items: list[ItemId]
@@ -132,42 +137,47 @@ def recommend(
         users = [_as_id(user, recommender.known.user_ids)]
         items = recommender.history_of(users[0])
     else:
-        items = [_as_id(item, recommender.ids.item_ids) for item in (history or "").split(",") if item.strip()]
+        items = [_as_id(item, recommender.ids.item_ids) for item in next(csv.reader([history or ""]), [])]
     _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen, users)[0])
 
 
 def main() -> None:
-    """Entry point: felid's own errors become one line and exit code 2."""
+    """Entry point: what a user can mend becomes one line and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        status = app(standalone_mode=False)
+        app()
     except FelidError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        status = 130
+        _stop(f"error: {error}", 2)
+    except OSError as error:
+        _stop(f"error: {error.filename or 'a file'}: {error.strerror or error}; give another path or mend this one", 2)
+    except SystemExit as stopped:
+        if stopped.code == INTERRUPTED:
+            _stop(GOES_ON, INTERRUPTED)
+        raise
+    except KeyboardInterrupt:
+        _stop(GOES_ON, INTERRUPTED)
+
+
+def _stop(line: str, status: int) -> NoReturn:
+    print(" ".join(line.split()), file=sys.stderr)
     sys.exit(status)
 
 
 def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | None, fresh: bool) -> None:
+    from felid.data.dataset import Dataset
     from felid.pipeline import Pipeline
-
-    Pipeline(_recipe_of(root, recipe, overrides or []), root, console=console).run(stage, fresh=(stage,) if fresh else ())
-
-
-def _recipe_of(root: Path, recipe: str | None, overrides: list[str]) -> Recipe:
-    """The recipe of a run folder, or the one it is to begin with, with changes."""
     from felid.recipe import load_recipe, resolve
 
+    dataset, notes = None, read_run(root)
     if recipe is not None:
-        return load_recipe(recipe, overrides)
-    if not (root / "recipe.json").is_file():
+        resolved = load_recipe(recipe, overrides or [])
+    elif (root / "recipe.json").is_file():
+        resolved = resolve(load_tree(root / "recipe.json"), overrides or [])
+        if notes.get("given"):  # by felid.fit: the recipe does not know where the data came from, the run folder has them
+            dataset = Dataset.load(root / notes["stages"]["data"])
+    else:
         raise RecipeError(f"{root} is no run folder yet (no recipe.json); add --recipe RECIPE to begin one")
-    return resolve(read_json(root / "recipe.json"), overrides)
+    Pipeline(resolved, root, dataset=dataset, console=console).run(stage, fresh=(stage,) if fresh else ())
 
 
 def _as_id(text: str, known: NDArray[np.generic]) -> ItemId:
@@ -186,7 +196,7 @@ def _print_recommendations(recommender: Recommender, history: list[ItemId], foun
     table = Table("rank", "item_id", "title", "semantic ID", "score")
     for rank, item in enumerate(found, 1):
         codes = "-".join(str(code) for code in item.semantic_id)
-        table.add_row(str(rank), str(item.item_id), item.title, codes, f"{item.score:.3f}")
+        table.add_row(str(rank), Text(str(item.item_id)), Text(item.title), codes, f"{item.score:.3f}")
     console.print(table)
 
 

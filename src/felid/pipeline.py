@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.text import Text
 
 from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
@@ -24,18 +25,19 @@ from felid.data.histories import EvaluationSet, LeaveOneOut
 from felid.data.sources import fingerprint, load_dataset
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
+from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import DataError
 from felid.evaluation import evaluate, evaluate_run, print_metrics
+from felid.evaluation.protocol import check_request
 from felid.models import build_model
-from felid.models.base import GenerativeModel, TorchTrie
+from felid.models.base import GenerativeModel
 from felid.progress import progress_bar
 from felid.quantize import build_quantizer
 from felid.quantize.resolve import append_collision_level, collision_statistics
 from felid.recipe import Recipe
-from felid.recommender import Recommender, SearchConfig, titles_of
+from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
 from felid.semantic_ids import SemanticIds
 from felid.training import Examples, TrainingData, train
-from felid.trie import Trie
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -59,24 +61,21 @@ class Pipeline:
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
         with artifacts.lock(self.root):
-            write_json(self.root / "recipe.json", as_tree(self.recipe))
+            recipe = self.root / "recipe.json"
+            if not recipe.exists():
+                write_json(recipe, as_tree(self.recipe))
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
-        if until == "evaluate":
-            metrics = read_json(self.done["evaluate"].path / "metrics.json")
-            write_json(self.root / "metrics.json", metrics)
-            print_metrics(metrics, self.console)
+                if stage == "data" and STAGES.index(until) >= STAGES.index("train"):
+                    check_request(self.recipe.evaluation.ks, len(self.split.evaluated), len(self.dataset.items))
+            write_json(recipe, as_tree(self.recipe))  # not before: a recipe that failed must not replace one that works
+            if until == "evaluate":
+                metrics = read_json(self.done["evaluate"].path / "metrics.json")
+                write_json(self.root / "metrics.json", metrics)
+                print_metrics(metrics, self.console)
         return self.done[until].path
 
     def _run_stage(self, stage: Stage, *, fresh: bool) -> None:
-        tree = as_tree(self.recipe)
-        sections: dict[Stage, tuple[str, ...]] = {
-            "data": ("dataset", "filter"),
-            "embed": ("text", "embedding"),
-            "tokenize": ("quantizer", "collision"),
-            "train": ("model", "training", "seed"),
-            "evaluate": ("search", "evaluation"),
-        }
         work: dict[Stage, Callable[[Path], None]] = {
             "data": self._data,
             "embed": self._embed,
@@ -84,14 +83,30 @@ class Pipeline:
             "train": self._train,
             "evaluate": self._evaluate,
         }
-        config = {name: tree[name] for name in sections[stage]} if stage != "data" or self.given is None else {}
         inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
-        artifact, reused = artifacts.build(self.root, stage, config, inputs, work[stage], fresh=fresh)
+        artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
-        stages = {name: str(made.path.relative_to(self.root)) for name, made in self.done.items()}
-        write_json(self.root / artifacts.RUN, {"stages": stages})
+        places = {name: str(made.path.relative_to(self.root)) for name, made in self.done.items()}
+        known = artifacts.read_run(self.root)
+        artifacts.note_run(self.root, stages={**known.get("stages", {}), **places}, given=self.given is not None)
+        if stage == "train" and known.get("bundle") != places:
+            (self.root / "metrics.json").unlink(missing_ok=True)  # those of another model
+            artifacts.note_run(self.root, bundle=places)
         how = "unchanged" if reused else f"{artifact.manifest['wall_seconds']:.1f} s"
-        self.console.print(f"[bold]{stage}[/] {how}  {artifact.path}", highlight=False, soft_wrap=True)
+        self.console.print(Text.assemble((stage, "bold"), f" {how}  {artifact.path}"), soft_wrap=True)
+
+    def _settings(self, stage: Stage) -> dict[str, Any]:
+        """The part of the recipe that a stage depends on."""
+        tree = as_tree(self.recipe)
+        sections: dict[Stage, tuple[str, ...]] = {
+            "data": ("dataset", "filter") if self.given is None else (),
+            "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
+            "tokenize": ("quantizer", "collision"),
+            "train": ("model", "training", "seed"),
+            "evaluate": ("search", "evaluation"),
+        }
+        settings = {name: tree[name] for name in sections[stage]}
+        return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
 
     def _files(self, stage: Stage) -> dict[str, str]:
         """Digests of what a stage reads from outside the run folder."""
@@ -131,9 +146,11 @@ class Pipeline:
         self._say(f"order: {dataset.order_rule}", *dataset.notes)
 
     def _embed(self, folder: Path) -> None:
-        columns = {name: self.dataset.items[name].to_list() for name in self.dataset.items.columns if name != "item_id"}
-        texts, notes = item_texts(columns, self.recipe.text)
-        self._say(*notes)
+        texts = [""] * len(self.dataset.items)
+        if not isinstance(self.recipe.embedding, PrecomputedConfig):
+            columns = {name: self.dataset.items[name].to_list() for name in self.dataset.items.columns if name != "item_id"}
+            texts, notes = item_texts(columns, self.recipe.text)
+            self._say(*notes)
         with progress_bar(self.console, "embedding", total=len(texts), unit="items") as bar:
             items = ItemTexts(self.dataset.item_ids, texts, self.warm)
             raw = embed(self.recipe.embedding, items, lambda done, total: bar.reach(done))
@@ -158,14 +175,16 @@ class Pipeline:
         examples = Examples.of(sequences, model.history, causal=model.causal)
         if not len(examples):
             raise DataError("no training sequence has two items; lower filter.min_user_interactions or add data")
-        rows = np.flatnonzero(self.warm)
-        trie = TorchTrie.of(Trie.from_codes(self.ids.codes[rows], self.ids.sizes, rows), self.ids.codes)
         tokens = None
         if model.layout.num_user_buckets:
             tokens = np.array([model.layout.user_token(user) for user in sequences.user_ids.tolist()], np.int64)
+        if model.normalize == "trie" and not self.warm.all():
+            self._say(
+                f"{(~self.warm).sum():,} items without training interactions are not in the training catalogue: never recommended"
+            )
         parameters = sum(p.numel() for p in model.parameters())
         self._say(f"{recipe.model.kind}: {parameters:,} parameters, {examples.num_targets:,} training targets")
-        data = TrainingData(examples, trie, tokens)
+        data = TrainingData(examples, trie_of(self.ids, self.warm), tokens)
         train(model, data, recipe.training, folder, self._validation(), seed=recipe.seed, console=self.console)
 
     def _validation(self) -> Callable[[GenerativeModel], dict[str, float]]:
@@ -175,11 +194,12 @@ class Pipeline:
             users = np.sort(np.random.default_rng(self.recipe.seed).permutation(users)[: config.validation_users])
         sample = EvaluationSet(part.histories.take(users), part.targets[users])
         search, exclude_seen = SearchConfig(num_beams=config.validation_beams), self.recipe.evaluation.exclude_seen
+        k = min(10, self.ids.num_items)  # in a smaller catalogue a list of 10 is the whole of it
 
         def validate(model: GenerativeModel) -> dict[str, float]:
-            recommender = Recommender(model, self.ids, self.embeddings, titles_of(self.dataset), self.split.sequences, search)
-            found = evaluate(recommender, sample, (10,), exclude_seen, self.ids.num_items).metrics()
-            return {name: float(found[name]) for name in ("recall@10", "ndcg@10")}
+            recommender = Recommender(model, self.ids, self.embeddings, titles_of(self.dataset), self.split, search)
+            found = evaluate(recommender, sample, (k,), exclude_seen, self.ids.num_items).metrics()
+            return {f"{name}@10": float(found[f"{name}@{k}"]) for name in ("recall", "ndcg")}
 
         return validate
 

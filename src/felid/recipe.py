@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import yaml
+from pydantic import Field
 
 from felid.config import Config, Tree, as_tree, load_tree, merge, parse_overrides, validate
 from felid.data.filters import FilterConfig
@@ -40,7 +41,7 @@ class Recipe(Config):
 
     description: str = ""
     """One line for `felid recipes`."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the model's first weights, dropout and batch order."""
     dataset: DatasetConfig = MovieLens100KConfig()
     """Where interactions and items come from."""
@@ -76,8 +77,15 @@ def default_training(model: ModelConfig) -> TrainingConfig:
 
 
 def resolve(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    """A complete recipe out of the parts that a file and overrides give."""
-    change = merge(tree, parse_overrides(overrides))
+    """A complete recipe out of the parts that a file and overrides give.
+
+    An override that changes the kind of the model also drops the file's training settings: they were made for the other.
+    """
+    override = parse_overrides(overrides)
+    kinds = [(part.get("model") or {}).get("kind") for part in (tree, override)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        tree = {name: section for name, section in tree.items() if name != "training"}
+    change = merge(tree, override)
     recipe = validate(Recipe, merge(as_tree(Recipe()), change))
     training = merge(as_tree(default_training(recipe.model)), change.get("training") or {})
     return validate(Recipe, merge(as_tree(recipe), {"training": training}))

@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from felid.artifacts import current, read_json
+from felid.artifacts import open_artifact, read_json, read_run
 from felid.config import Config, validate
 from felid.data.dataset import Dataset
-from felid.data.histories import Sequences
+from felid.data.histories import LeaveOneOut, Sequences
 from felid.embedding.store import load_embeddings
-from felid.errors import FelidWarning, RequestError
+from felid.errors import ArtifactError, FelidWarning, RequestError
 from felid.models import load_model
 from felid.models.base import GenerativeModel, Histories, TorchTrie
 from felid.search import beam_search, score_items
 from felid.semantic_ids import SemanticId, SemanticIds
+from felid.trie import Trie
 
 ItemId = int | str
 History = Sequence[int] | list[str] | list[ItemId] | tuple[str, ...]
@@ -65,7 +66,8 @@ class Recommender:
         ids: semantic IDs of the catalogue, row = item_index.
         embeddings: (N, E) float32 L2-normalised item vectors, for `similar`.
         titles: (N,) title of each item.
-        known: sequences of the users of the data, for `history_of`.
+        split: the users of the data, for `history_of`, and what of it was trained on. With `normalize: trie` only items of
+            the training part can be recommended: a softmax says nothing about items that it was never taken over.
         search: settings of the search.
     """
 
@@ -75,25 +77,36 @@ class Recommender:
         ids: SemanticIds,
         embeddings: Floats,
         titles: Sequence[str],
-        known: Sequences,
+        split: LeaveOneOut,
         search: SearchConfig | None = None,
     ) -> None:
         self.model, self.ids, self.embeddings, self.titles = model.eval(), ids, embeddings, titles
-        self.known, self.search = known, search or SearchConfig()
+        self.known, self.search = split.sequences, search or SearchConfig()
         self.device = next(model.parameters()).device
-        self.trie = TorchTrie.of(ids.trie, ids.codes, self.device)
+        trained = split.warm_items(ids.num_items) if model.normalize == "trie" else np.ones(ids.num_items, bool)
+        self.trie = trie_of(ids, trained).to(self.device)
         self._rows = {item: row for row, item in enumerate(ids.item_ids.tolist())}
 
     @classmethod
-    def load(cls, run: str | Path) -> Recommender:
-        """Open the recommender of a run folder (its best checkpoint by validation)."""
-        folders = {stage: current(Path(run), stage) for stage in ("data", "embed", "tokenize", "train")}
+    def load(cls, run: str | Path, device: str | None = None) -> Recommender:
+        """Open the recommender that was trained last in a run folder (its best checkpoint by validation).
+
+        Args:
+            run: the run folder.
+            device: of torch; None = a GPU where there is one.
+        """
+        root = Path(run)
+        bundle = read_run(root).get("bundle")
+        if not isinstance(bundle, dict):
+            raise ArtifactError(f"{root} holds no trained recommender; run `felid train {root}` first")
+        folders = {stage: open_artifact(root / place).path for stage, place in bundle.items()}
         dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
         best = read_json(folders["train"] / "progress.json")["best_checkpoint"]
         model = load_model(folders["train"] / best, ids, embeddings)
-        search = validate(SearchConfig, read_json(Path(run) / "recipe.json")["search"])
-        return cls(model, ids, embeddings, titles_of(dataset), dataset.sequences(), search)
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        search = validate(SearchConfig, read_json(root / "recipe.json").get("search", {}))
+        return cls(model, ids, embeddings, titles_of(dataset), LeaveOneOut(dataset.sequences()), search)
 
     @overload
     def recommend(
@@ -132,18 +145,21 @@ class Recommender:
         lists = [self._recommendations(items, scores) for items, scores in zip(*found, strict=True)]
         return lists if many else lists[0]
 
-    def score(self, history: Sequence[ItemId], items: Sequence[ItemId]) -> Floats:
-        """(len(items),) natural log-probability of each item as the next one; unknown items are a `RequestError`."""
+    def score(self, history: Sequence[ItemId], items: Sequence[ItemId], user: ItemId | None = None) -> Floats:
+        """(len(items),) natural log-probability of each item as the next one; -inf for items that cannot be recommended.
+
+        Raises:
+            RequestError: an item is not in the catalogue, or no item of the history is.
+        """
         missing = [item for item in items if item not in self._rows]
         if missing:
             raise RequestError(f"{len(missing)} of {len(items)} items are not in the catalogue (first: {missing[0]!r})")
-        rows = np.array([self._rows[item] for item in items], np.int64)
-        scores = np.empty(len(rows), np.float32)
-        histories = self._batch(self._sequences([history]), np.zeros(1, np.int64))
-        for start in range(0, len(rows), 4096):
-            part = torch.from_numpy(rows[None, start : start + 4096]).to(self.device)
-            scores[start : start + 4096] = score_items(self.model, histories, part, self.trie)[0].cpu().numpy()
-        return scores
+        rows = torch.tensor([self._rows[item] for item in items], dtype=torch.long, device=self.device)
+        scores = torch.full((len(rows),), -torch.inf, device=self.device)
+        histories = self._batch(self._sequences([history], None if user is None else [user]), np.zeros(1, np.int64))
+        for part in torch.nonzero(self.trie.paths[rows, -1] >= 0)[:, 0].split(4096):
+            scores[part] = score_items(self.model, histories, rows[part][None], self.trie)[0]
+        return scores.cpu().numpy()
 
     def similar(self, item: ItemId, k: int = 10) -> list[tuple[ItemId, float]]:
         """The k other items nearest in content: item id and cosine of the embeddings, nearest first, ties by item_index."""
@@ -223,6 +239,12 @@ class Recommender:
     def _check_k(self, k: int) -> None:
         if not 1 <= k <= self.ids.num_items:
             raise RequestError(f"k is {k}, expected 1 to {self.ids.num_items} (the number of items in the catalogue)")
+
+
+def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:
+    """The trie of some items of a catalogue; `items` (N,) marks them."""
+    rows = np.flatnonzero(items)
+    return TorchTrie.of(Trie.from_codes(ids.codes[rows], ids.sizes, rows), ids.codes)
 
 
 def titles_of(dataset: Dataset) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -73,7 +74,14 @@ def save(folder: Path, progress: Progress, model: GenerativeModel, state: dict[s
 
 def load_progress(folder: Path) -> Progress:
     """The progress noted in a folder, or that of a training that has not begun."""
-    return Progress(**read_json(folder / PROGRESS)) if (folder / PROGRESS).is_file() else Progress()
+    if not (folder / PROGRESS).is_file():
+        return Progress()
+    try:
+        return Progress(**read_json(folder / PROGRESS))
+    except TypeError as error:
+        raise ArtifactError(
+            f"{folder / PROGRESS} is not the progress of a training ({error}); start over with --fresh"
+        ) from error
 
 
 def load_state(folder: Path, progress: Progress) -> dict[str, Any]:
@@ -81,6 +89,7 @@ def load_state(folder: Path, progress: Progress) -> dict[str, Any]:
     path = folder / progress.last_checkpoint / STATE
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); start over with --fresh") from error
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ArtifactError(f"{path} cannot be read ({reason}); start over with --fresh") from error
     return state

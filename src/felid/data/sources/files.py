@@ -115,12 +115,14 @@ def _separator(path: Path) -> str | None:
     return _SEPARATORS.get(_ending(path))
 
 
-def _read(path: Path, id_columns: tuple[str, ...]) -> pl.DataFrame:
-    """Read a table; id columns of untyped text stay text."""
+def _read(path: Path, text_columns: tuple[str, ...] | None) -> pl.DataFrame:
+    """Read a table; these columns of untyped text stay text, for None all of them."""
     ending, separator = _ending(path), _separator(path)
     try:
         if separator:
-            types = dict.fromkeys(id_columns, pl.String)
+            if text_columns is None:
+                return pl.read_csv(path, separator=separator, infer_schema=False)
+            types = dict.fromkeys(text_columns, pl.String)
             return pl.read_csv(path, separator=separator, schema_overrides=types, infer_schema_length=None)
         if ending in _JSON_LINES:
             return pl.read_ndjson(path, infer_schema_length=None)
@@ -149,7 +151,7 @@ def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame
 
 def _read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     mapped = {"item_id": "item_id", **columns}
-    frame = _read(path, (mapped["item_id"],))
+    frame = _read(path, None)  # a title such as "007" is no number
     checks.require_columns(frame, mapped.values(), f"items file {path}")
     checks.require_rows(frame, f"items file {path}")
     rest = pl.exclude(list({*mapped.values(), *mapped.keys()}))
