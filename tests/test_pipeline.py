@@ -79,6 +79,13 @@ def test_metrics_have_the_published_shape(run: Path) -> None:
     assert metrics["differences"]["markov"]["recall@10"]["low"] <= metrics["differences"]["markov"]["recall@10"]["high"]
 
 
+def test_the_same_recipe_gives_the_same_numbers(run: Path, tmp_path: Path) -> None:
+    Pipeline(small(), tmp_path).run()
+    curves = [read_json(next(root.glob("train/*/progress.json")))["curve"] for root in (run, tmp_path)]
+    assert [entry["loss"] for entry in curves[0]] == [entry["loss"] for entry in curves[1]]
+    assert read_json(run / "metrics.json") == read_json(tmp_path / "metrics.json")
+
+
 def test_second_run_does_no_work(run: Path) -> None:
     before = manifests(run)
     start = time.perf_counter()
