@@ -33,7 +33,7 @@ from felid.recommender import SearchConfig
 from felid.training import TrainingConfig
 
 LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)
-TIGER_TRAINING = TrainingConfig(batch_targets=256, learning_rate=1e-3, epochs=40, validations_per_epoch=2, patience=10)
+TIGER_TRAINING = TrainingConfig(batch_targets=64, learning_rate=5e-4, epochs=20, warmup_share=0.02)
 
 
 class Recipe(Config):
