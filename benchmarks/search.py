@@ -95,7 +95,7 @@ def run(world: World, *, rounds: int, quick: bool, seed: int, console: Console) 
     console.print(f"search: ranked items against generate, {users} users: {agreement}", highlight=False, soft_wrap=True)
     contestants = _contestants(generate, tiger, lynx, world, quick=quick)
     console.print("search: looking for each contestant's best batch size (users/s)")
-    tune(contestants, 1 if quick else 2, console)
+    tune(contestants, 1, console)
     rates = interleave(contestants, rounds, console)
     baseline = fastest(rates, BASELINES)
     rows = summary(contestants, rates, baseline, "users_per_second")
@@ -111,7 +111,7 @@ def _contestants(
     generate: dict[str, Generate], tiger: Tiger, lynx: GenerativeModel, world: World, *, quick: bool
 ) -> list[Contestant]:
     users = 128 if quick else 256
-    small, large = ((32,), (64, 256)) if quick else ((8, 16, 32, 64), (16, 32, 64, 128, 256))
+    small, large = ((32,), (64, 256)) if quick else ((16, 32), (32, 64, 256))
 
     def batched(search: Batch, users: int) -> Callable[[int, int], int]:
         def turn(batch_size: int, seed: int) -> int:

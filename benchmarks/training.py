@@ -17,7 +17,8 @@ from felid.models import ModelConfig, build_model
 from felid.models.base import GenerativeModel, Histories
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import Tiger, TigerConfig
-from felid.training import Examples, TrainingConfig
+from felid.recipe import default_training
+from felid.training import Examples
 from felid.training.loop import native_bf16
 
 Indices = NDArray[np.int64]
@@ -94,15 +95,15 @@ def run(world: World, *, rounds: int, quick: bool, seed: int, console: Console) 
     """Targets per second of every contestant."""
     contestants = _contestants(world, quick=quick, seed=seed)
     console.print("training: looking for each contestant's best batch size (targets/s)")
-    tune(contestants, 1 if quick else 2, console)
+    tune(contestants, 1, console)
     rates = interleave(contestants, rounds, console)
     baseline = fastest(rates, BASELINES)
     return {"unit": "targets/s", "baseline": baseline, "rows": summary(contestants, rates, baseline, "targets_per_second")}
 
 
 def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
-    sizes = (64, 256) if quick else (16, 32, 64, 128, 256)
-    work = 256 if quick else 512
+    sizes = (64,) if quick else (32, 64, 128)
+    work = 256 if quick else 384
     bf16 = native_bf16()
 
     def tiger(*, bf16: bool = False, padded: bool = False) -> Felid:
@@ -128,7 +129,7 @@ def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
     result.append(_bucketed("tiger_fp32", tiger(), 4 * work, sizes, "batches of similar length, fp32"))
     if bf16:
         result.append(_bucketed("tiger_bf16", tiger(bf16=True), 8 * work, sizes, "batches of similar length, bf16 autocast"))
-    default = (TrainingConfig().batch_targets,)
+    default = (default_training(LynxConfig()).batch_targets,)
     result.append(_bucketed("lynx_fp32", lynx(bf16=False), 64 * work, default, "default config and batch size, fp32"))
     if bf16:
         result.append(_bucketed("lynx_bf16", lynx(bf16=True), 64 * work, default, "default config and batch size, bf16 autocast"))

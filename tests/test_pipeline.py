@@ -186,7 +186,7 @@ def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
     tiger = ["model.kind=tiger", "model.width=32", "model.heads=2", "model.head_width=16", "model.feed_forward=64"]
     kept = [o for o in SMALL if not o.startswith("model.")]
     recipe = load_recipe("tiny", [*kept, *tiger, "model.encoder_layers=1", "model.decoder_layers=1", "training.epochs=1"])
-    assert recipe.training.validations_per_epoch == 2  # tiger's own default
+    assert recipe.training.learning_rate == 5e-4  # tiger's own default
     Pipeline(recipe, tmp_path).run()
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["system"] == "tiger"
@@ -415,7 +415,7 @@ def test_damaged_artifact_is_made_again(tmp_path: Path) -> None:
 
 def test_another_model_on_a_run_folder_starts_from_its_own_training_defaults(run: Path) -> None:
     recipe = resolve(read_json(run / "recipe.json"), ["model.kind=tiger"])
-    assert recipe.training.batch_targets == 256
+    assert recipe.training.batch_targets == 64
     assert resolve(read_json(run / "recipe.json"), ["seed=3"]).training == small().training
 
 
