@@ -177,15 +177,17 @@ def test_python_interface(tmp_path: Path) -> None:
         recommender.score(history, [item.item_id for item in found]), [item.score for item in found], atol=1e-4
     )
     assert len(recommender.similar(history[0], 4)) == 4
-    before = manifests(tmp_path)
+    before = manifests(tmp_path / "run")
+    assert len(before) == len(STAGES)
     felid.fit(dataset, recipe, tmp_path / "run")
-    assert manifests(tmp_path) == before
+    assert manifests(tmp_path / "run") == before
 
 
 def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
     tiger = ["model.kind=tiger", "model.width=32", "model.heads=2", "model.head_width=16", "model.feed_forward=64"]
     kept = [o for o in SMALL if not o.startswith("model.")]
-    recipe = load_recipe("tiny", [*kept, *tiger, "model.encoder_layers=1", "model.decoder_layers=1", "training.epochs=1"])
+    with pytest.warns(felid.FelidWarning, match="made for lynx"):
+        recipe = load_recipe("tiny", [*kept, *tiger, "model.encoder_layers=1", "model.decoder_layers=1", "training.epochs=1"])
     assert recipe.training.learning_rate == 5e-4  # tiger's own default
     Pipeline(recipe, tmp_path).run()
     metrics = read_json(tmp_path / "metrics.json")
@@ -257,6 +259,7 @@ def test_recipes_and_show() -> None:
         (["run", "tiny", "model.widht=3"], "did you mean 'width'"),
         (["run", "tiny", "trainnig.epochs=3"], "did you mean 'training'"),
         (["run", "tiny", "training.epochs"], "key=value"),
+        (["show", "tiny", "model=3"], "model"),
         (["run", "tiny", "model.width=30"], "no multiple of heads"),
         (["run", "nowhere"], "no recipe is called"),
         (["run", "missing.yaml"], "does not exist"),
@@ -390,11 +393,45 @@ def test_metrics_of_another_model_do_not_stay(tmp_path: Path) -> None:
 
 
 def test_stages_after_fit_keep_the_given_data(tmp_path: Path) -> None:
-    felid.fit(felid.load_dataset("synthetic", num_users=300), small(), tmp_path / "run")
-    before = manifests(tmp_path)
-    result = felid_command("evaluate", tmp_path / "run")
+    run = tmp_path / "run"
+    felid.fit(felid.load_dataset("synthetic", num_users=300), small(), run)
+    before = manifests(run)
+    assert len(before) == len(STAGES)
+    assert felid_command("run", "default", "dataset.kind=files", "dataset.interactions=no.csv", "--out", run).returncode == 2
+    result = felid_command("evaluate", run)
     assert result.returncode == 0, result.stderr
-    assert manifests(tmp_path) == before
+    assert manifests(run) == before
+    assert (run / "metrics.json").is_file()
+    assert "given by felid.fit" in felid_command("train", run, "filter.min_user_interactions=3").stderr
+
+
+def test_evaluation_uses_the_search_settings_of_its_recipe(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    load = felid.Recommender.load.__func__
+
+    def spy(cls: type[felid.Recommender], *arguments: object, **settings: object) -> felid.Recommender:
+        recommender: felid.Recommender = load(cls, *arguments, **settings)
+        seen.append(recommender.search.num_beams)
+        return recommender
+
+    monkeypatch.setattr(felid.Recommender, "load", classmethod(spy))
+    for beams in (11, 12, 13):
+        Pipeline(small(f"search.num_beams={beams}"), run).run()
+    assert seen == [11, 12, 13]
+    assert felid.Recommender.load(run).search.num_beams == 13
+
+
+def test_starting_over_keeps_the_recommender_until_the_new_one_is_whole(run: Path) -> None:
+    """SIGKILL in the middle of `train --fresh`: the old recommender still answers, and the next run finishes the new one."""
+    Pipeline(small(), run).run()
+    before = felid.Recommender.load(run).recommend([0], 3)
+    slow = "import felid.pipeline as p, os\np.train = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+    code = f"{slow}from felid.cli import main\nimport sys\nsys.argv = ['felid', 'train', {str(run)!r}, '--fresh']\nmain()"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert felid.Recommender.load(run).recommend([0], 3) == before
+    Pipeline(small(), run).run()
+    assert felid.Recommender.load(run).recommend([0], 3) == before
+    assert not list(run.glob("*/.working-*")) + list(run.glob("*/.old-*"))
 
 
 def test_selection_policy_is_part_of_the_training_key(run: Path) -> None:
@@ -414,7 +451,8 @@ def test_damaged_artifact_is_made_again(tmp_path: Path) -> None:
 
 
 def test_another_model_on_a_run_folder_starts_from_its_own_training_defaults(run: Path) -> None:
-    recipe = resolve(read_json(run / "recipe.json"), ["model.kind=tiger"])
+    with pytest.warns(felid.FelidWarning, match="made for lynx"):
+        recipe = resolve(read_json(run / "recipe.json"), ["model.kind=tiger"])
     assert recipe.training.batch_targets == 64
     assert resolve(read_json(run / "recipe.json"), ["seed=3"]).training == small().training
 
@@ -450,7 +488,7 @@ def test_ids_with_commas_can_be_quoted(in_folder: Path) -> None:
     items = ITEMS.replace("\n0,", '\n"a,0",').replace(",thing", ",00")
     given = ["embedding.dim=4", "embedding.min_df=1", "quantizer.sizes=[2,2]", "evaluation.ks=[3]"]
     assert files_run(in_folder, log, items, *given).returncode == 0
-    result = felid_command("recommend", "run", "--history", '"a,0",1', "-k", "2")
+    result = felid_command("recommend", "run", "--history", '1, "a,0",', "-k", "2")
     assert result.returncode == 0
     assert result.stderr == ""
     assert "00 number 0" in result.stdout  # and a title of digits stays text

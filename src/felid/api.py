@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from felid.config import Config, validate
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
 from felid.data.sources import DatasetConfig
 from felid.data.sources import load_dataset as load_source
 from felid.pipeline import Pipeline
+from felid.progress import plain_console
 from felid.recipe import Recipe, load_recipe
 from felid.recommender import Recommender
 
@@ -53,5 +52,5 @@ def fit(
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     root = Path(out) if out is not None else Path("runs") / dataset.name
-    Pipeline(resolved, root, dataset=dataset, console=Console(quiet=quiet)).run()
+    Pipeline(resolved, root, dataset=dataset, console=plain_console(quiet=quiet)).run()
     return Recommender.load(root)

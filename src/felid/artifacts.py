@@ -30,10 +30,11 @@ from felid.errors import ArtifactError, FelidWarning
 MANIFEST = "manifest.json"
 RUN = "run.json"
 """In a run folder: `stages`, the artifact of each stage that was made or reused last; `bundle`, the artifacts of the
-recommender that was trained last, which stay together until the next one is whole; `given`, whether the data came from Python."""
+recommender that was trained last and its search settings, which stay until the next one is whole; `given`, the data artifact
+of a recipe whose data came from Python."""
 VERIFIED_BYTES = 64 * 2**20
-"""Files up to this size are compared with their digest before they are reused; of larger ones only the presence is checked."""
-FORMAT = 1
+"""Files up to this size are compared with their digest before they are reused; of larger ones only the size is checked."""
+FORMAT = 2
 """Raised when a stage's files change their meaning, so that artifacts of older versions are made again."""
 
 
@@ -62,14 +63,17 @@ def write_json(path: Path, value: object) -> None:
     os.replace(part, path)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or damaged file is an `ArtifactError`."""
+def read_json(path: Path, keys: tuple[str, ...] = ()) -> Any:
+    """Read JSON; a missing or damaged file, or one that is no mapping with the given keys, is an `ArtifactError`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist; run the stage that writes it") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from error
+    if keys and not (isinstance(value, dict) and set(keys) <= set(value)):
+        raise ArtifactError(f"{path} does not hold {', '.join(keys)}; delete it and run the stage again")
+    return value
 
 
 def file_digest(path: Path) -> str:
@@ -82,7 +86,7 @@ def open_artifact(path: Path) -> Artifact:
     """Open a finished stage folder; anything without a manifest is refused."""
     if not (path / MANIFEST).is_file():
         raise ArtifactError(f"{path} is not a finished stage folder (no {MANIFEST}); run the stage again")
-    return Artifact(path, read_json(path / MANIFEST))
+    return Artifact(path, read_json(path / MANIFEST, ("digest", "files", "bytes")))
 
 
 def note_run(root: Path, **changes: object) -> None:
@@ -117,23 +121,23 @@ def build(
         inputs: name -> digest of everything else that it depends on.
         work: fills the folder it is given. After an interruption it is called again with what it had left there, so a
             stage that can resume finds its own checkpoints; a stage that cannot must not care.
-        fresh: throw away a finished or interrupted output and start over.
+        fresh: start over; a finished output stays in place until the new one is whole.
 
     Returns:
         The artifact, and whether it was reused.
     """
     key = stage_key(stage, config, inputs)
-    path, working = root / stage / key, root / stage / f".working-{key}"
+    path, working, old = root / stage / key, root / stage / f".working-{key}", root / stage / f".old-{key}"
+    if old.exists() and not path.exists():
+        os.rename(old, path)  # a process died between the two renames below
     if fresh:
-        shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(working, ignore_errors=True)
-    elif (path / MANIFEST).is_file():
+    elif (path / MANIFEST).is_file() and not working.exists():
         artifact = open_artifact(path)
         damaged = _damaged(artifact)
         if not damaged:
             return artifact, True
         warnings.warn(f"{path / damaged[0]} is missing or changed; the stage {stage} is run again", FelidWarning, stacklevel=2)
-    shutil.rmtree(path, ignore_errors=True)
     working.mkdir(parents=True, exist_ok=True)
     for left in (MANIFEST, f".{MANIFEST}.part"):  # by a process that died before the rename; no part of the content
         (working / left).unlink(missing_ok=True)
@@ -148,21 +152,27 @@ def build(
         "inputs": dict(inputs),
         "config": config,
         "files": files,
+        "bytes": {name: (working / name).stat().st_size for name in files},
         "versions": versions(),
         "wall_seconds": round(time.perf_counter() - start, 3),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2),
     }
     write_json(working / MANIFEST, manifest)
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.rename(path, old)
     os.rename(working, path)
+    shutil.rmtree(old, ignore_errors=True)
     return open_artifact(path), False
 
 
 def _damaged(artifact: Artifact) -> list[str]:
-    """Files of an artifact that are missing or, up to `VERIFIED_BYTES`, not what was written."""
+    """Files of an artifact that are missing or, as far as is checked, not what was written."""
     found = []
     for name, expected in artifact.manifest["files"].items():
-        path = artifact.path / name
-        if not path.is_file() or (path.stat().st_size <= VERIFIED_BYTES and file_digest(path) != expected):
+        path, size = artifact.path / name, artifact.manifest["bytes"][name]
+        whole = path.is_file() and path.stat().st_size == size and (size > VERIFIED_BYTES or file_digest(path) == expected)
+        if not whole:
             found.append(name)
     return found
 

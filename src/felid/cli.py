@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from felid.artifacts import read_run
+from felid.artifacts import open_artifact, read_run
 from felid.config import as_tree, load_tree
 from felid.errors import FelidError, RecipeError, RequestError
+from felid.progress import plain_console
 
 if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not wait for torch
     import numpy as np
@@ -31,7 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = plain_console()
 
 INTERRUPTED = 130
 GOES_ON = "interrupted; the same command without --fresh goes on from the last checkpoint"
@@ -56,7 +56,7 @@ def run(
 
     root = out or Path("runs") / Path(recipe).stem
     Pipeline(load_recipe(recipe, overrides or []), root, console=console).run(fresh=STAGES if fresh else ())
-    console.print(f"run folder: {root}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {root}", soft_wrap=True)
 
 
 @app.command()
@@ -137,13 +137,13 @@ def recommend(
         users = [_as_id(user, recommender.known.user_ids)]
         items = recommender.history_of(users[0])
     else:
-        items = [_as_id(item, recommender.ids.item_ids) for item in next(csv.reader([history or ""]), [])]
+        items = [_as_id(item, recommender.ids.item_ids) for item in _split(history or "")]
     _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen, users)[0])
 
 
 def main() -> None:
     """Entry point: what a user can mend becomes one line and exit code 2."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print("warning:", *str(message).split(), file=sys.stderr)
     try:
         app()
     except FelidError as error:
@@ -174,10 +174,22 @@ def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | 
     elif (root / "recipe.json").is_file():
         resolved = resolve(load_tree(root / "recipe.json"), overrides or [])
         if notes.get("given"):  # by felid.fit: the recipe does not know where the data came from, the run folder has them
-            dataset = Dataset.load(root / notes["stages"]["data"])
+            if any(override.startswith(("dataset.", "filter.")) for override in overrides or []):
+                raise RecipeError(f"the data in {root} were given by felid.fit; dataset and filter have no effect there")
+            dataset = Dataset.load(open_artifact(root / notes["given"]).path)
     else:
         raise RecipeError(f"{root} is no run folder yet (no recipe.json); add --recipe RECIPE to begin one")
     Pipeline(resolved, root, dataset=dataset, console=console).run(stage, fresh=(stage,) if fresh else ())
+
+
+def _split(line: str) -> list[str]:
+    """The fields of a CSV line; empty ones are skipped."""
+    try:
+        return [field for field in next(csv.reader([line], skipinitialspace=True), []) if field.strip()]
+    except csv.Error as error:
+        raise RequestError(
+            f"--history {line!r} is no CSV line ({error}); separate ids by commas, quote an id that holds one"
+        ) from error
 
 
 def _as_id(text: str, known: NDArray[np.generic]) -> ItemId:
@@ -192,7 +204,7 @@ def _as_id(text: str, known: NDArray[np.generic]) -> ItemId:
 
 def _print_recommendations(recommender: Recommender, history: list[ItemId], found: list[Recommendation]) -> None:
     shown = "; ".join(f"{item} {recommender.title_of(item)}".strip() for item in history[-10:])
-    console.print(f"the last {min(10, len(history))} of {len(history)} history items: {shown}", markup=False, highlight=False)
+    console.print(f"the last {min(10, len(history))} of {len(history)} history items: {shown}")
     table = Table("rank", "item_id", "title", "semantic ID", "score")
     for rank, item in enumerate(found, 1):
         codes = "-".join(str(code) for code in item.semantic_id)
@@ -206,6 +218,9 @@ def _recommend_all(recommender: Recommender, k: int, exclude_seen: bool, out: Pa
     from felid.progress import progress_bar
 
     known = recommender.known
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.is_dir():
+        raise RequestError(f"--out {out} is a folder, expected a file such as {out / 'recommendations.parquet'}")
     with progress_bar(console, "recommending", total=len(known), unit="users") as bar:
         items, scores = recommender.search_items(known, k, exclude_seen, bar.advance)
     found = items >= 0
@@ -218,7 +233,6 @@ def _recommend_all(recommender: Recommender, k: int, exclude_seen: bool, out: Pa
         }
     )
     part = out.with_name(f".{out.name}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
     frame.write_parquet(part)
     os.replace(part, out)
-    console.print(f"{len(frame):,} recommendations for {len(known):,} users in {out}", highlight=False, soft_wrap=True)
+    console.print(f"{len(frame):,} recommendations for {len(known):,} users in {out}", soft_wrap=True)

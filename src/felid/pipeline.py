@@ -31,7 +31,7 @@ from felid.evaluation import evaluate, evaluate_run, print_metrics
 from felid.evaluation.protocol import check_request
 from felid.models import build_model
 from felid.models.base import GenerativeModel
-from felid.progress import progress_bar
+from felid.progress import plain_console, progress_bar
 from felid.quantize import build_quantizer
 from felid.quantize.resolve import append_collision_level, collision_statistics
 from felid.recipe import Recipe
@@ -55,25 +55,36 @@ class Pipeline:
 
     def __init__(self, recipe: Recipe, root: Path, *, dataset: Dataset | None = None, console: Console | None = None) -> None:
         self.recipe, self.root, self.given = recipe, root, dataset
-        self.console = console or Console(quiet=True)
+        self.console = console or plain_console(quiet=True)
         self.done: dict[Stage, Artifact] = {}
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
         with artifacts.lock(self.root):
-            recipe = self.root / "recipe.json"
-            if not recipe.exists():
-                write_json(recipe, as_tree(self.recipe))
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
                 if stage == "data" and STAGES.index(until) >= STAGES.index("train"):
                     check_request(self.recipe.evaluation.ks, len(self.split.evaluated), len(self.dataset.items))
-            write_json(recipe, as_tree(self.recipe))  # not before: a recipe that failed must not replace one that works
+                if stage == "data" and "bundle" not in artifacts.read_run(self.root):
+                    self._commit()
+            self._commit()
             if until == "evaluate":
                 metrics = read_json(self.done["evaluate"].path / "metrics.json")
                 write_json(self.root / "metrics.json", metrics)
                 print_metrics(metrics, self.console)
         return self.done[until].path
+
+    def _commit(self) -> None:
+        """Make this recipe that of the run folder: not before it has worked, lest it replace one that does."""
+        write_json(self.root / "recipe.json", as_tree(self.recipe))
+        places = self._places()
+        artifacts.note_run(self.root, given=places["data"] if self.given is not None else None)
+        if "train" in places:
+            bundle = {stage: places[stage] for stage in STAGES if stage != "evaluate"}
+            artifacts.note_run(self.root, bundle={"stages": bundle, "search": as_tree(self.recipe.search)})
+
+    def _places(self) -> dict[str, str]:
+        return {stage: str(artifact.path.relative_to(self.root)) for stage, artifact in self.done.items()}
 
     def _run_stage(self, stage: Stage, *, fresh: bool) -> None:
         work: dict[Stage, Callable[[Path], None]] = {
@@ -86,12 +97,13 @@ class Pipeline:
         inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
         artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
-        places = {name: str(made.path.relative_to(self.root)) for name, made in self.done.items()}
         known = artifacts.read_run(self.root)
-        artifacts.note_run(self.root, stages={**known.get("stages", {}), **places}, given=self.given is not None)
-        if stage == "train" and known.get("bundle") != places:
-            (self.root / "metrics.json").unlink(missing_ok=True)  # those of another model
-            artifacts.note_run(self.root, bundle=places)
+        artifacts.note_run(self.root, stages={**known.get("stages", {}), **self._places()})
+        if stage == "train":
+            former = known.get("bundle", {}).get("stages", {}).get("train")
+            if not reused or former != self._places()["train"]:
+                (self.root / "metrics.json").unlink(missing_ok=True)  # those of another model
+            self._commit()
         how = "unchanged" if reused else f"{artifact.manifest['wall_seconds']:.1f} s"
         self.console.print(Text.assemble((stage, "bold"), f" {how}  {artifact.path}"), soft_wrap=True)
 
@@ -186,6 +198,8 @@ class Pipeline:
         self._say(f"{recipe.model.kind}: {parameters:,} parameters, {examples.num_targets:,} training targets")
         data = TrainingData(examples, trie_of(self.ids, self.warm), tokens)
         train(model, data, recipe.training, folder, self._validation(), seed=recipe.seed, console=self.console)
+        for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
+            state.unlink()
 
     def _validation(self) -> Callable[[GenerativeModel], dict[str, float]]:
         config, part = self.recipe.training, self.split.evaluation("validation")
@@ -204,7 +218,7 @@ class Pipeline:
         return validate
 
     def _evaluate(self, folder: Path) -> None:
-        recommender = Recommender.load(self.root)
+        recommender = Recommender.load(self.root, search=self.recipe.search)
         report = evaluate_run(
             recommender,
             self.split,
@@ -213,8 +227,11 @@ class Pipeline:
             system=self.recipe.model.kind,
             order_rule=self.dataset.order_rule,
         )
+        if recommender.model.normalize == "trie" and not self.warm.all():
+            cold = f"; {(~self.warm).sum():,} of them, without training interactions, {self.recipe.model.kind} never recommends"
+            report.metrics["policy"]["candidates"] += cold
         report.save(folder)
 
     def _say(self, *lines: str) -> None:
         for line in lines:
-            self.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"  {line}", soft_wrap=True)

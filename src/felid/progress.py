@@ -10,6 +10,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 
+def plain_console(*, quiet: bool = False) -> Console:
+    """A console that prints text as it is: no markup, no emoji names, no guesses at what to colour."""
+    return Console(quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
 class _Rate(ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()

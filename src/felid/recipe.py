@@ -6,6 +6,7 @@ section edits the union there and nothing here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,7 @@ from felid.data.sources.movielens import MovieLens100KConfig
 from felid.embedding import EmbeddingConfig
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.template import TextConfig
-from felid.errors import RecipeError
+from felid.errors import FelidWarning, RecipeError
 from felid.evaluation import EvaluationConfig
 from felid.models import ModelConfig
 from felid.models.lynx import LynxConfig
@@ -82,13 +83,22 @@ def resolve(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     An override that changes the kind of the model also drops the file's training settings: they were made for the other.
     """
     override = parse_overrides(overrides)
-    kinds = [(part.get("model") or {}).get("kind") for part in (tree, override)]
-    if None not in kinds and kinds[0] != kinds[1]:
+    written, wanted = _kind(tree) or LynxConfig().kind, _kind(override)
+    if wanted is not None and wanted != written and "training" in tree:
         tree = {name: section for name, section in tree.items() if name != "training"}
+        text = f"the recipe's training settings were made for {written}; {wanted} starts from its own"
+        warnings.warn(f"{text}, change them with training.KEY=VALUE", FelidWarning, stacklevel=2)
     change = merge(tree, override)
     recipe = validate(Recipe, merge(as_tree(Recipe()), change))
-    training = merge(as_tree(default_training(recipe.model)), change.get("training") or {})
+    training = merge(
+        as_tree(default_training(recipe.model)), change["training"] if isinstance(change.get("training"), Mapping) else {}
+    )
     return validate(Recipe, merge(as_tree(recipe), {"training": training}))
+
+
+def _kind(tree: Mapping[str, Any]) -> str | None:
+    model = tree.get("model")
+    return model.get("kind") if isinstance(model, Mapping) else None
 
 
 def names() -> list[str]:

@@ -88,25 +88,26 @@ class Recommender:
         self._rows = {item: row for row, item in enumerate(ids.item_ids.tolist())}
 
     @classmethod
-    def load(cls, run: str | Path, device: str | None = None) -> Recommender:
+    def load(cls, run: str | Path, device: str | None = None, search: SearchConfig | None = None) -> Recommender:
         """Open the recommender that was trained last in a run folder (its best checkpoint by validation).
 
         Args:
             run: the run folder.
             device: of torch; None = a GPU where there is one.
+            search: settings of the search; None = those of the run.
         """
         root = Path(run)
-        bundle = read_run(root).get("bundle")
-        if not isinstance(bundle, dict):
+        if "bundle" not in read_run(root):
             raise ArtifactError(f"{root} holds no trained recommender; run `felid train {root}` first")
-        folders = {stage: open_artifact(root / place).path for stage, place in bundle.items()}
+        bundle = read_run(root)["bundle"]
+        folders = {stage: open_artifact(root / place).path for stage, place in bundle["stages"].items()}
         dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
-        best = read_json(folders["train"] / "progress.json")["best_checkpoint"]
+        best = read_json(folders["train"] / "progress.json", ("best_checkpoint",))["best_checkpoint"]
         model = load_model(folders["train"] / best, ids, embeddings)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        search = validate(SearchConfig, read_json(root / "recipe.json").get("search", {}))
-        return cls(model, ids, embeddings, titles_of(dataset), LeaveOneOut(dataset.sequences()), search)
+        settings = search or validate(SearchConfig, bundle["search"])
+        return cls(model, ids, embeddings, titles_of(dataset), LeaveOneOut(dataset.sequences()), settings)
 
     @overload
     def recommend(

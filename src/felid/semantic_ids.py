@@ -78,10 +78,10 @@ class SemanticIds:
     @classmethod
     def load(cls, folder: Path) -> SemanticIds:
         """Read what `save` wrote."""
-        meta = read_json(folder / "semantic_ids.json")
+        meta = read_json(folder / "semantic_ids.json", ("sizes", "item_ids"))
         try:
             codes = np.load(folder / "codes.npy", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ArtifactError(f"{folder / 'codes.npy'} cannot be read ({error}); run `felid tokenize` again") from error
         ids = meta["item_ids"]
         item_ids = np.asarray(ids, np.int64 if all(isinstance(i, int) for i in ids) else object)

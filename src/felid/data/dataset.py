@@ -122,7 +122,7 @@ class Dataset:
         sha = hashlib.sha256(f"{self.name}\n{self.order_rule}\n".encode())
         for table in (self.interactions, self.items):
             buffer = io.BytesIO()
-            table.rechunk().write_ipc(buffer)
+            table.rechunk().write_parquet(buffer)
             sha.update(buffer.getbuffer())
         return sha.hexdigest()
 

@@ -151,7 +151,7 @@ class _Run:
         self.wrapped, self.optimizer = accelerator.prepare(model, self.optimizer)
         self.batches_per_epoch = len(self._batches(0))
         self.total_steps = self.batches_per_epoch * config.epochs
-        if self.progress.last_checkpoint:
+        if self.progress.last_checkpoint and not self.progress.finished:
             state = checkpoints.load_state(folder, self.progress)
             self.optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])

@@ -19,7 +19,6 @@ from felid.errors import DataError
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-_NO_NUMBER = r"^\+|^-?0\d|^[^a-zA-Z]*[eE][^a-zA-Z]*$"
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 """Numeric timestamps above the first number are taken for that unit: 1e11 seconds are in the year 5138."""
 
@@ -116,14 +115,14 @@ def _separator(path: Path) -> str | None:
     return _SEPARATORS.get(_ending(path))
 
 
-def _read(path: Path, id_columns: tuple[str, ...]) -> pl.DataFrame:
-    """Read a table; of untyped text, id columns stay text, and so does a column with a value such as "007" or "1e5"."""
+def _read(path: Path, text_columns: tuple[str, ...] | None) -> pl.DataFrame:
+    """Read a table; these columns of untyped text stay text, for None all of them."""
     ending, separator = _ending(path), _separator(path)
     try:
         if separator:
-            written = pl.read_csv(path, separator=separator, infer_schema=False)
-            no_numbers = [name for name in written.columns if written[name].str.contains(_NO_NUMBER).any()]
-            types = dict.fromkeys((*id_columns, *no_numbers), pl.String)
+            if text_columns is None:
+                return pl.read_csv(path, separator=separator, infer_schema=False)
+            types = dict.fromkeys(text_columns, pl.String)
             return pl.read_csv(path, separator=separator, schema_overrides=types, infer_schema_length=None)
         if ending in _JSON_LINES:
             return pl.read_ndjson(path, infer_schema_length=None)
@@ -152,11 +151,15 @@ def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame
 
 def _read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     mapped = {"item_id": "item_id", **columns}
-    frame = _read(path, (mapped["item_id"],))
+    frame = _read(path, None)  # a title such as "007" is no number
     checks.require_columns(frame, mapped.values(), f"items file {path}")
     checks.require_rows(frame, f"items file {path}")
     rest = pl.exclude(list({*mapped.values(), *mapped.keys()}))
-    return frame.select(*(pl.col(theirs).alias(ours) for ours, theirs in mapped.items()), rest)
+    frame = frame.select(*(pl.col(theirs).alias(ours) for ours, theirs in mapped.items()), rest)
+    if "price" in frame.columns and frame["price"].dtype == pl.String:
+        price = frame["price"].cast(pl.Float64, strict=False)
+        frame = frame.with_columns(price) if price.count() == frame["price"].count() else frame
+    return frame
 
 
 def _typed_ids(
