@@ -7,6 +7,7 @@ embed again, and a second run of an unchanged recipe does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,14 +22,15 @@ from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
 from felid.config import as_tree
 from felid.data.dataset import Dataset
-from felid.data.histories import EvaluationSet, LeaveOneOut
+from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.data.sources import fingerprint, load_dataset
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
 from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import DataError
 from felid.evaluation import evaluate, evaluate_run, print_metrics
-from felid.evaluation.protocol import check_request
+from felid.evaluation.protocol import POLICIES, check_request
+from felid.evaluation.report import PARTS
 from felid.models import build_model
 from felid.models.base import GenerativeModel
 from felid.progress import plain_console, progress_bar
@@ -219,14 +221,16 @@ class Pipeline:
 
     def _evaluate(self, folder: Path) -> None:
         recommender = Recommender.load(self.root, search=self.recipe.search)
-        report = evaluate_run(
-            recommender,
-            self.split,
-            self.dataset.item_ids,
-            self.recipe.evaluation,
-            system=self.recipe.model.kind,
-            order_rule=self.dataset.order_rule,
-        )
+        num_searches = len(self.split.evaluated) * len(PARTS) * len(POLICIES)
+        with progress_bar(self.console, "evaluating", total=num_searches, unit="users") as bar:
+            report = evaluate_run(
+                _Counted(recommender, bar.advance),
+                self.split,
+                self.dataset.item_ids,
+                self.recipe.evaluation,
+                system=self.recipe.model.kind,
+                order_rule=self.dataset.order_rule,
+            )
         if recommender.model.normalize == "trie" and not self.warm.all():
             cold = f"; {(~self.warm).sum():,} of them, without training interactions, {self.recipe.model.kind} never recommends"
             report.metrics["policy"]["candidates"] += cold
@@ -235,3 +239,14 @@ class Pipeline:
     def _say(self, *lines: str) -> None:
         for line in lines:
             self.console.print(f"  {line}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A recommender under evaluation that says how many users it has served."""
+
+    recommender: Recommender
+    done: Callable[[int], None]
+
+    def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> NDArray[np.int64]:
+        return self.recommender.search_items(histories, k, exclude_seen, self.done)[0]
