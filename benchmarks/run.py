@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     world = make_world()
     console.print(world.source, highlight=False, soft_wrap=True)
     rounds = 2 if options.quick else options.rounds
-    record: dict[str, object] = {"environment": _environment(options, load), "data": world.source}
+    record: dict[str, object] = {"validation": {}, "test": {}, "baselines": {}}  # every record has them; speed has none
+    record |= {"environment": _environment(options, load), "data": world.source}
     for name, run in BENCHMARKS.items():
         if options.only in (None, name):
             result = run(world, rounds=rounds, quick=options.quick, seed=options.seed, console=console)
