@@ -42,7 +42,12 @@ class TokenLayout:
     @property
     def offsets(self) -> NDArray[np.int64]:
         """(L,) first token of each level."""
-        return NUM_SPECIAL + np.concatenate(([0], np.cumsum(self.sizes)[:-1])).astype(np.int64)
+        return np.array([self.level_tokens(level).start for level in range(self.num_levels)], np.int64)
+
+    def level_tokens(self, level: int) -> slice:
+        """The tokens of one level."""
+        first = NUM_SPECIAL + sum(self.sizes[:level])
+        return slice(first, first + self.sizes[level])
 
     @property
     def user_offset(self) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from felid.config import Config
 from felid.errors import SemanticIdError
 from felid.models.transformer import DecoderState, Stack
-from felid.tokens import NUM_SPECIAL, TokenLayout
+from felid.tokens import TokenLayout
 from felid.trie import Trie
 
 Normalize = Literal["trie", "vocabulary"]
@@ -170,9 +170,7 @@ class GenerativeModel(nn.Module, ABC):
 
     def logits(self, hidden: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B K"]:
         """Unnormalised float32 scores of the codes of one level (tied output)."""
-        low = int(NUM_SPECIAL + sum(self.layout.sizes[:level]))
-        table = self.tokens.weight[low : low + self.layout.sizes[level]]
-        return F.linear(hidden * self.output_scale, table).float()
+        return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
 
     def vocabulary_logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Unnormalised float32 scores of all tokens."""

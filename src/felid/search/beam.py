@@ -113,11 +113,13 @@ def expand(
     absent = children > last[:, :, None]
     children = torch.minimum(children, last[:, :, None])
     codes = trie.code[children]
-    logits = model.logits(hidden, level).gather(2, codes).masked_fill(absent, -torch.inf)
     if model.normalize == "trie":
+        logits = model.logits(hidden, level).gather(2, codes).masked_fill(absent, -torch.inf)
         log_z = logits.logsumexp(2, keepdim=True)
     else:
-        log_z = model.vocabulary_logits(hidden).logsumexp(2, keepdim=True)
+        vocabulary = model.vocabulary_logits(hidden)
+        logits = vocabulary[..., model.layout.level_tokens(level)].gather(2, codes)
+        log_z = vocabulary.logsumexp(2, keepdim=True)
     gains = torch.where(absent, -torch.inf, logits - log_z)
     return children, codes, gains
 
