@@ -98,7 +98,7 @@ def test_the_user_token_is_read_where_there_is_one(kind: Kind) -> None:
     model, trie, rows = random_model(kind, ids, user_buckets=5), torch_trie(ids), [[1, 2], [1, 2], [1, 2]]
     tokens, everything = torch.tensor([0, 1, 0]) + model.layout.user_offset, torch.arange(ids.num_items).expand(3, -1)
     scores = score_items(model, histories_of(rows, tokens), everything, trie)
-    assert torch.equal(scores[0], scores[2])
+    torch.testing.assert_close(scores[0], scores[2])  # up to rounding, which depends on the place in the batch
     assert not torch.allclose(scores[0], scores[1], atol=1e-3)
     unknown = score_items(model, histories_of(rows), everything, trie)
     assert torch.isfinite(unknown).all()
