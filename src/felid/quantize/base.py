@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -16,10 +18,36 @@ Codes = NDArray[np.int32]
 """(N, Lq) int32; Lq is the number of levels that the quantiser learns, without the collision level."""
 
 
-class Quantizer(Protocol):
-    """Maps vectors to one code per level; level l refines what the levels before it left over.
+LogRecord = Mapping[str, int | float | list[float] | list[int]]
 
-    `fit` may see fewer items than `encode`: cold items are encoded with codebooks that never saw them.
+
+@dataclass(frozen=True, eq=False)
+class FitContext:
+    """What a quantiser may learn from besides the vectors, and whom it tells.
+
+    Attributes:
+        items: (N,) item_index of each row; None = 0..N-1.
+        collaborative: (N, Dc) float32 vector of each row's item from behaviour, a row of NaN where there is none.
+        start: first codebooks, one (K, D') per level, instead of the quantiser's own start.
+        log: hears one record per epoch.
+        progress: hears (steps done, steps in all).
+    """
+
+    items: NDArray[np.int64] | None = None
+    collaborative: Vectors | None = None
+    start: tuple[Vectors, ...] | None = None
+    log: Callable[[LogRecord], None] = lambda record: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+NO_CONTEXT = FitContext()
+
+
+class Quantizer(Protocol):
+    """Maps vectors to one code per level.
+
+    `fit` may see fewer items than `encode`: cold items are encoded with codebooks that never saw them. An item's codes do
+    not depend on which other items are encoded in the same call.
     """
 
     @property
@@ -27,12 +55,25 @@ class Quantizer(Protocol):
         """Number of codes per level."""
         ...
 
-    def fit(self, x: Vectors) -> Self:
+    def fit(self, x: Vectors, context: FitContext = NO_CONTEXT) -> Self:
         """Learn the codebooks from the rows of `x`; the order of the rows may matter, the number of threads does not."""
         ...
 
-    def encode(self, x: Vectors) -> Codes:
-        """Codes of each row; of equally near codes the lowest."""
+    def encode(self, x: Vectors, items: NDArray[np.int64] | None = None) -> Codes:
+        """Codes of each row; of equally near codes the lowest.
+
+        Args:
+            x: (N, D).
+            items: (N,) item_index of each row, None = 0..N-1. Only the controls look at it.
+        """
+        ...
+
+    def last_level_costs(self, x: Vectors, codes: Codes) -> Vectors:
+        """(N, K) cost of each code of the last level for each row, given its codes on the other levels.
+
+        The squared distance to the row's residual where there is one. The row's own last code costs least; resolving a
+        collision moves items at the least additional cost.
+        """
         ...
 
     def decode(self, codes: Codes) -> Vectors:
@@ -84,13 +125,13 @@ def check_codes(codes: Codes, sizes: tuple[int, ...]) -> Codes:
     return codes
 
 
-def distortion(quantizer: Quantizer, x: Vectors) -> tuple[float, ...]:
+def distortion(quantizer: Quantizer, x: Vectors, items: NDArray[np.int64] | None = None) -> tuple[float, ...]:
     """Share of the variance of `x` that is left after 1, 2, ... levels.
 
     Mean squared L2 distance between the rows and their decodings, divided by that to the mean row; 0 is perfect, above 1 is
     worse than one vector for all. If all rows are equal the divisor is the smallest float32.
     """
-    codes = quantizer.encode(x)
+    codes = quantizer.encode(x, items)
     variance = max(float(((x - x.mean(0)) ** 2).sum(1).mean()), float(np.finfo(np.float32).tiny))
     levels = range(1, codes.shape[1] + 1)
     return tuple(float(((x - quantizer.decode(codes[:, :level])) ** 2).sum(1).mean()) / variance for level in levels)

@@ -11,12 +11,13 @@ from typing import Annotated, Literal, Self
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.errors import ArtifactError, FelidWarning, SemanticIdError
-from felid.quantize.base import Codes, Vectors, check_codes, check_input
+from felid.quantize.base import NO_CONTEXT, Codes, FitContext, Vectors, check_codes, check_input
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -51,7 +52,7 @@ class RKMeans:
         """Number of codes per level."""
         return self.config.sizes
 
-    def fit(self, x: Vectors) -> Self:
+    def fit(self, x: Vectors, context: FitContext = NO_CONTEXT) -> Self:
         """Learn one codebook per level.
 
         Where a later level has no more distinct residuals than codes, these residuals become its first codes and the
@@ -69,7 +70,7 @@ class RKMeans:
         self._codebooks = codebooks
         return self
 
-    def encode(self, x: Vectors) -> Codes:
+    def encode(self, x: Vectors, items: NDArray[np.int64] | None = None) -> Codes:
         """(N, Lq) int32 nearest codes, level by level; ties go to the lowest code."""
         residual = check_input(x, self.codebook(0).shape[1])
         codes = np.empty((len(residual), len(self.sizes)), np.int32)
@@ -77,6 +78,13 @@ class RKMeans:
             codes[:, level] = _nearest(residual, codebook)
             residual = residual - codebook[codes[:, level]]
         return codes
+
+    def last_level_costs(self, x: Vectors, codes: Codes) -> Vectors:
+        """(N, K) float32 squared distance of each row's last residual to each code of the last level."""
+        residual = check_input(x, self.codebook(0).shape[1]) - self.decode(codes[:, : len(self.sizes) - 1])
+        last = self.codebook(len(self.sizes) - 1)
+        index = (residual * residual).sum(1)[:, None] - 2 * residual @ last.T + (last * last).sum(1)
+        return np.maximum(index, 0, dtype=np.float32)
 
     def decode(self, codes: Codes) -> Vectors:
         """(N, D) float32 sum of the codes' vectors over the given levels."""

@@ -1,0 +1,1 @@
+"""Reports: what people would rather look at than read."""
