@@ -18,7 +18,7 @@ from felid.data.sources.synthetic import SyntheticConfig
 from felid.embedding import ItemTexts, LsaConfig, TextConfig, embed, item_texts
 from felid.models.base import Histories, TorchTrie
 from felid.quantize import build_quantizer
-from felid.quantize.resolve import CollisionConfig, append_collision_level
+from felid.quantize.resolve import SuffixConfig, resolve_collisions
 from felid.quantize.rkmeans import RKMeansConfig
 from felid.semantic_ids import SemanticIds
 from felid.tokens import PAD, TokenLayout
@@ -61,10 +61,10 @@ def make_world() -> World:
     split = LeaveOneOut(dataset.sequences())
     vectors = _vectors(dataset, split.warm_items(len(dataset.items)))
     quantizer = build_quantizer(RKMeansConfig()).fit(vectors)
-    codes, sizes = append_collision_level(quantizer.encode(vectors), quantizer.sizes, CollisionConfig())
-    ids = SemanticIds(codes, sizes, dataset.item_ids)
+    unique = resolve_collisions(quantizer.encode(vectors), quantizer.sizes, SuffixConfig())
+    ids = SemanticIds(unique.codes, unique.sizes, dataset.item_ids)
     counts = f"{len(split.sequences):,} users, {len(vectors):,} items, {len(split.train().items):,} training interactions"
-    source = f"{source}: {counts}; codes: residual k-means on LSA vectors, sizes {'x'.join(map(str, sizes))}"
+    source = f"{source}: {counts}; codes: residual k-means on LSA vectors, sizes {'x'.join(map(str, ids.sizes))}"
     trie = TorchTrie.of(ids.trie, ids.codes)
     return World(source, split, split.train(), split.evaluation("test").histories, ids, vectors, trie)
 

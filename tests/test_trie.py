@@ -106,6 +106,33 @@ def test_row_order_changes_nothing_but_the_item_numbers(table: CodeTable, random
         assert np.array_equal(getattr(straight, name), getattr(shuffled, name)), name
 
 
+@given(code_tables(max_size=3), st.integers(1, 30), st.randoms())
+def test_shared_ids_are_one_leaf_each_of_the_lowest_item(table: CodeTable, copies: int, random) -> None:
+    codes, sizes = table
+    rows = np.concatenate([codes, codes[[random.randrange(len(codes)) for _ in range(copies)]]])
+    items = list(range(10, 10 + len(rows)))
+    random.shuffle(items)
+    trie, plain = Trie.from_codes(rows, sizes, items, shared=True), Trie.from_codes(codes, sizes)
+    for name in ("depth_start", "code", "child_start", "leaf_start", "leaf_end"):
+        assert np.array_equal(getattr(trie, name), getattr(plain, name)), name
+    listed = rows.tolist()
+    lowest = [min(item for item, other in zip(items, listed, strict=True) if other == row) for row in listed]
+    assert trie.item(rows).tolist() == lowest
+    assert trie.leaf_item[trie.leaf(rows)].tolist() == lowest
+
+
+def test_leaves_are_ranked_in_the_order_of_their_ids() -> None:
+    trie = Trie.from_codes(SMALL)
+    assert trie.leaf(SMALL).tolist() == [3, 1, 2, 4, 0]
+    assert trie.leaf([[1, 1, 2], [0, 0, 0], [-1, 0, 2]]).tolist() == [-1, -1, -1]
+
+
+def test_unique_ids_give_the_same_trie_whether_or_not_items_may_share() -> None:
+    alone, shared = Trie.from_codes(SMALL, items=[5, 3, 8, 1, 2]), Trie.from_codes(SMALL, items=[5, 3, 8, 1, 2], shared=True)
+    for name in ("depth_start", "code", "child_start", "leaf_start", "leaf_end", "leaf_item"):
+        assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
+
+
 def test_an_id_with_codes_of_two_items_is_no_item() -> None:
     """Pitfall: a set of codes per position passed off as a trie."""
     trie = Trie.from_codes(SMALL)

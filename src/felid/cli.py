@@ -91,9 +91,29 @@ def embed(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = No
 
 
 @app.command()
-def tokenize(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
-    """Turn vectors into unique semantic IDs (and make what that needs)."""
-    _stage("tokenize", run, overrides, recipe, fresh)
+def tokenize(
+    run: RunArgument,
+    overrides: Overrides = None,
+    recipe: FromRecipe = None,
+    fresh: Fresh = False,
+    report: Annotated[bool, typer.Option("--report", help="Print the health of the IDs, write RUN/tokenizer.html.")] = False,
+    category: Annotated[
+        str | None, typer.Option(help="Column to compare prefixes with; default: one of categories.", metavar="COLUMN")
+    ] = None,
+    no_stability: Annotated[bool, typer.Option("--no-stability", help="Do not fit once more with another seed.")] = False,
+    ids: Annotated[Path | None, typer.Option(help="Report on these IDs instead (JSON: item_id to codes).")] = None,
+) -> None:
+    """Turn vectors into unique semantic IDs (and make what that needs), or report on how healthy IDs are."""
+    if not report and ids is None and (category is not None or no_stability):
+        raise RequestError("--category and --no-stability belong to --report; add it")
+    if ids is not None and (overrides or recipe is not None or fresh):
+        raise RequestError("--ids reports on a file and makes nothing; leave out --recipe, --fresh and KEY=VALUE")
+    if ids is None:
+        _stage("tokenize", run, overrides, recipe, fresh)
+    if report or ids is not None:
+        from felid.report.tokenizer import report_tokenizer
+
+        report_tokenizer(run, console, category=category, with_stability=not no_stability, file=ids)
 
 
 @app.command()

@@ -24,10 +24,12 @@ from felid.config import as_tree
 from felid.data.dataset import Dataset
 from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.data.sources import fingerprint, load_dataset
-from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, save_embeddings
+from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
+from felid.embedding.collaborative import collaborative_vectors
+from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
-from felid.errors import DataError
+from felid.errors import DataError, SemanticIdError
 from felid.evaluation import evaluate, evaluate_run, print_metrics
 from felid.evaluation.protocol import POLICIES, check_request
 from felid.evaluation.report import PARTS
@@ -35,9 +37,13 @@ from felid.models import build_model
 from felid.models.base import GenerativeModel
 from felid.progress import plain_console, progress_bar
 from felid.quantize import build_quantizer
-from felid.quantize.resolve import append_collision_level, collision_statistics
+from felid.quantize.base import FitContext, load_codebooks, save_codebooks
+from felid.quantize.catalogue import fit_rows, tokenize_catalogue
+from felid.quantize.resolve import NoCollisionConfig
+from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
 from felid.recipe import Recipe
 from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
+from felid.rows import RowFile
 from felid.semantic_ids import SemanticIds
 from felid.training import Examples, TrainingData, train
 
@@ -59,9 +65,20 @@ class Pipeline:
         self.recipe, self.root, self.given = recipe, root, dataset
         self.console = console or plain_console(quiet=True)
         self.done: dict[Stage, Artifact] = {}
+        self.start: Artifact | None = None
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
+        collision = self.recipe.collision
+        if (
+            STAGES.index(until) >= STAGES.index("train")
+            and isinstance(collision, NoCollisionConfig)
+            and not collision.allow_training
+        ):
+            raise SemanticIdError(
+                "collision.kind=none leaves several items with one ID, which is for analysis; resolve collisions (suffix, nearest-free, "
+                "sinkhorn), or set collision.allow_training=true: items of one ID are then ranked in the order of the catalogue"
+            )
         with artifacts.lock(self.root):
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
@@ -97,6 +114,8 @@ class Pipeline:
             "evaluate": self._evaluate,
         }
         inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
+        if stage == "tokenize" and (start := self.start_codebooks()):
+            inputs["start"] = start.digest
         artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
         known = artifacts.read_run(self.root)
@@ -115,17 +134,21 @@ class Pipeline:
         sections: dict[Stage, tuple[str, ...]] = {
             "data": ("dataset", "filter") if self.given is None else (),
             "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
-            "tokenize": ("quantizer", "collision"),
+            "tokenize": ("quantizer", "collision", "collaborative", "tokenize", "cold"),
             "train": ("model", "training", "seed"),
             "evaluate": ("search", "evaluation"),
         }
         settings = {name: tree[name] for name in sections[stage]}
+        if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
+            settings["cold"] = tree["cold"]
         return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
 
     def _files(self, stage: Stage) -> dict[str, str]:
         """Digests of what a stage reads from outside the run folder."""
         if stage == "data":
             return {"dataset": self.given.digest()} if self.given is not None else fingerprint(self.recipe.dataset)
+        if stage == "tokenize" and isinstance(self.recipe.collaborative, PrecomputedConfig):
+            return embedding_fingerprint(self.recipe.collaborative)
         return embedding_fingerprint(self.recipe.embedding) if stage == "embed" else {}
 
     # what the stages read, loaded once
@@ -143,12 +166,47 @@ class Pipeline:
         return self.split.warm_items(len(self.dataset.items))
 
     @cached_property
+    def learnable(self) -> NDArray[np.bool_]:
+        """(N,) the items that what is fitted on texts and vectors may see."""
+        return np.ones_like(self.warm) if self.recipe.cold.quantizer_fit == "all" else self.warm
+
+    @cached_property
     def embeddings(self) -> NDArray[np.float32]:
         return load_embeddings(self.done["embed"].path, normalized=True)[1]
 
     @cached_property
     def ids(self) -> SemanticIds:
         return SemanticIds.load(self.done["tokenize"].path)
+
+    def _vectors(self) -> RowFile:
+        return open_embeddings(self.done["embed"].path, normalized=True)
+
+    def start_codebooks(self) -> Artifact | None:
+        """The codebooks that the quantiser starts from, an artifact of its own; None for quantisers without such a start."""
+        config = self.recipe.quantizer
+        if not isinstance(config, RQVAEConfig) or config.start != "kmeans":
+            return None
+        settings = {name: as_tree(self.recipe)[name] for name in ("tokenize", "cold")} | config.model_dump(include=START_FIELDS)
+
+        def work(folder: Path) -> None:
+            rows = fit_rows(self.learnable, self.recipe.tokenize)
+            codebooks = RQVAE(config).start_codebooks(self._vectors()[rows])
+            save_codebooks(folder, codebooks)
+            self._say(f"start of the codebooks: residual k-means, {', '.join(str(len(c)) for c in codebooks)} codes")
+
+        inputs = {stage: self.done[stage].digest for stage in ("data", "embed")}
+        self.start = artifacts.build(self.root, "start", settings, inputs, work)[0]
+        return self.start
+
+    def _context(self, rows: NDArray[np.int64]) -> FitContext:
+        """What the quantiser learns from besides the vectors of `rows`."""
+        start = load_codebooks(self.start.path, self.recipe.quantizer.sizes) if self.start else None
+        if self.recipe.collaborative is None:
+            return FitContext(start=start)
+        train = self.split.train()
+        vectors = collaborative_vectors(self.recipe.collaborative, self.dataset.item_ids, train.items, train.offsets)
+        self._say(f"{np.isfinite(vectors[:, 0]).sum():,} items have a collaborative vector")
+        return FitContext(start=start, collaborative=vectors[rows])
 
     # the stages
 
@@ -166,20 +224,18 @@ class Pipeline:
             texts, notes = item_texts(columns, self.recipe.text)
             self._say(*notes)
         with progress_bar(self.console, "embedding", total=len(texts), unit="items") as bar:
-            items = ItemTexts(self.dataset.item_ids, texts, self.warm)
+            items = ItemTexts(self.dataset.item_ids, texts, self.learnable)
             raw = embed(self.recipe.embedding, items, lambda done, total: bar.reach(done))
         save_embeddings(folder, self.dataset.item_ids, raw)
 
     def _tokenize(self, folder: Path) -> None:
-        quantizer = build_quantizer(self.recipe.quantizer).fit(self.embeddings[self.warm])
-        codes = quantizer.encode(self.embeddings)
-        unique, sizes = append_collision_level(codes, quantizer.sizes, self.recipe.collision)
-        (folder / "quantizer").mkdir(exist_ok=True)
-        quantizer.save(folder / "quantizer")
-        SemanticIds(unique, sizes, self.dataset.item_ids).save(folder)
-        statistics = collision_statistics(codes, quantizer.sizes)
-        write_json(folder / "statistics.json", statistics)
-        self._say(f"{len(codes):,} items, {statistics['num_unique']:,} distinct codes before the collision level, sizes {sizes}")
+        vectors, rows = self._vectors(), fit_rows(self.learnable, self.recipe.tokenize)
+        if len(rows) < self.learnable.sum():
+            self._say(f"learning from {len(rows):,} of {self.learnable.sum():,} items, drawn at random")
+        quantizer, collision, ids = build_quantizer(self.recipe.quantizer), self.recipe.collision, self.dataset.item_ids
+        found = tokenize_catalogue(quantizer, collision, vectors, ids, rows, folder, self._context(rows), self.console)
+        distinct = read_json(folder / "statistics.json")["num_unique"]
+        self._say(f"{len(ids):,} items, {distinct:,} distinct codes before collisions were resolved, sizes {found.sizes}")
 
     def _train(self, folder: Path) -> None:
         recipe = self.recipe
@@ -220,6 +276,7 @@ class Pipeline:
         return validate
 
     def _evaluate(self, folder: Path) -> None:
+        transductive = self.recipe.cold.quantizer_fit == "all"
         recommender = Recommender.load(self.root, search=self.recipe.search)
         num_searches = len(self.split.evaluated) * len(PARTS) * len(POLICIES)
         with progress_bar(self.console, "evaluating", total=num_searches, unit="users") as bar:
@@ -228,12 +285,18 @@ class Pipeline:
                 self.split,
                 self.dataset.item_ids,
                 self.recipe.evaluation,
-                system=self.recipe.model.kind,
+                system=self.recipe.model.kind + (", transductive" if transductive else ""),
                 order_rule=self.dataset.order_rule,
             )
         if recommender.model.normalize == "trie" and not self.warm.all():
             cold = f"; {(~self.warm).sum():,} of them, without training interactions, {self.recipe.model.kind} never recommends"
             report.metrics["policy"]["candidates"] += cold
+        cold = f"{(~self.warm).sum():,} items without training interactions"
+        report.metrics["policy"]["tokenizer"] = (
+            f"transductive: fitted on all items, among them {cold}"
+            if transductive
+            else f"fitted on items with training interactions; {cold} are encoded with the frozen quantiser"
+        )
         report.save(folder)
 
     def _say(self, *lines: str) -> None:

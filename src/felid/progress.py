@@ -44,9 +44,9 @@ class Bar:
         """Count `amount` more units as done."""
         self._progress.advance(self._task, amount)
 
-    def reach(self, done: int) -> None:
-        """Set how many units are done."""
-        self._progress.update(self._task, completed=done)
+    def reach(self, done: int, total: int | None = None) -> None:
+        """Set how many units are done, and how many there are if that is known only now."""
+        self._progress.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -10,16 +10,17 @@ import warnings
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Self, assert_never
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from felid.config import Config, Tree, as_tree, load_tree, merge, parse_overrides, validate
 from felid.data.filters import FilterConfig
 from felid.data.sources import DatasetConfig
 from felid.data.sources.movielens import MovieLens100KConfig
 from felid.embedding import EmbeddingConfig
+from felid.embedding.collaborative import CollaborativeConfig
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.template import TextConfig
 from felid.errors import FelidWarning, RecipeError
@@ -28,8 +29,10 @@ from felid.models import ModelConfig
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import TigerConfig
 from felid.quantize import QuantizerConfig
-from felid.quantize.resolve import CollisionConfig
+from felid.quantize.catalogue import ColdConfig, TokenizeConfig
+from felid.quantize.resolve import CollisionConfig, SuffixConfig
 from felid.quantize.rkmeans import RKMeansConfig
+from felid.quantize.rqvae import RQVAEConfig
 from felid.recommender import SearchConfig
 from felid.training import TrainingConfig
 
@@ -54,8 +57,14 @@ class Recipe(Config):
     """How a text becomes a vector."""
     quantizer: QuantizerConfig = RKMeansConfig()
     """How a vector becomes codes."""
-    collision: CollisionConfig = CollisionConfig()
+    collision: CollisionConfig = SuffixConfig()
     """How items with equal codes are told apart."""
+    collaborative: CollaborativeConfig | None = None
+    """Where item vectors from behaviour come from, for a quantiser with `alignment_weight`; null = there are none."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    """How much the quantiser sees at once."""
+    cold: ColdConfig = ColdConfig()
+    """What may be known of items without training interactions."""
     model: ModelConfig = LynxConfig()
     """Which model generates the codes of the next item."""
     training: TrainingConfig = LYNX_TRAINING
@@ -64,6 +73,16 @@ class Recipe(Config):
     """The beam search."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is reported."""
+
+    @model_validator(mode="after")
+    def _collaborative_vectors_are_used(self) -> Self:
+        wanted = isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
+        if wanted and self.collaborative is None:
+            raise ValueError("quantizer.alignment_weight needs item vectors from behaviour; set collaborative.kind=cooccurrence")
+        if self.collaborative is not None and not wanted:
+            text = "the recipe's collaborative vectors have no effect; set quantizer.kind=rqvae and quantizer.alignment_weight"
+            warnings.warn(text, FelidWarning, stacklevel=2)
+        return self
 
 
 def default_training(model: ModelConfig) -> TrainingConfig:

@@ -47,7 +47,7 @@ class Recommendation:
 
     Attributes:
         item_id: as the data gives it.
-        score: natural log-probability of the item's semantic ID.
+        score: natural log-probability of the item's semantic ID; items that share an ID share its score.
         semantic_id: its codes.
         title: the catalogue's `title`, or "" where there is none.
     """
@@ -63,11 +63,12 @@ class Recommender:
 
     Args:
         model: in evaluation mode.
-        ids: semantic IDs of the catalogue, row = item_index.
+        ids: semantic IDs of the catalogue, row = item_index. An ID that items share stands for all of them: they are listed
+            one after the other, in order of item_index, with the same score.
         embeddings: (N, E) float32 L2-normalised item vectors, for `similar`.
         titles: (N,) title of each item.
-        split: the users of the data, for `history_of`, and what of it was trained on. With `normalize: trie` only items of
-            the training part can be recommended: a softmax says nothing about items that it was never taken over.
+        split: the users of the data, for `history_of`, and what of it was trained on. With `normalize: trie` only IDs of items
+            of the training part can be recommended: a softmax says nothing about IDs that it was never taken over.
         search: settings of the search.
     """
 
@@ -85,6 +86,7 @@ class Recommender:
         self.device = next(model.parameters()).device
         trained = split.warm_items(ids.num_items) if model.normalize == "trie" else np.ones(ids.num_items, bool)
         self.trie = trie_of(ids, trained).to(self.device)
+        self.groups = ids.groups if ids.shared else None
         self._rows = {item: row for row, item in enumerate(ids.item_ids.tolist())}
 
     @classmethod
@@ -198,14 +200,22 @@ class Recommender:
         scores = np.full((len(histories), k), -np.inf, np.float32)
         order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
         for rows in np.split(order, range(self.search.batch_users, len(order), self.search.batch_users)):
-            excluded = torch.from_numpy(_padded(histories, rows, None, -1)).to(self.device) if exclude_seen else None
-            beams = max(k, self.search.num_beams)
-            results = beam_search(self.model, self._batch(histories, rows), self.trie, beams, excluded)
-            width = min(k, results.items.shape[1])
-            items[rows, :width] = results.items[:, :width].cpu().numpy()
-            scores[rows, :width] = results.scores[:, :width].cpu().numpy()
+            seen = _padded(histories, rows, None, -1) if exclude_seen else None
+            found = self._search(self._batch(histories, rows), seen, max(k, self.search.num_beams))
+            if self.groups is not None:
+                found = self.groups.expand(*found, k, seen)
+            width = min(k, found[0].shape[1])
+            items[rows, :width], scores[rows, :width] = found[0][:, :width], found[1][:, :width]
             done(len(rows))
         return items, scores
+
+    def _search(self, histories: Histories, seen: Indices | None, beams: int) -> tuple[Indices, Floats]:
+        """Items and scores (B, beams), one item for each ID; an ID is left out when all its items are `seen` (B, T)."""
+        if seen is not None and self.groups is not None:
+            seen = self.groups.used_up(seen)
+        excluded = None if seen is None else torch.from_numpy(seen).to(self.device)
+        results = beam_search(self.model, histories, self.trie, beams, excluded)
+        return results.items.cpu().numpy(), results.scores.cpu().numpy()
 
     def _batch(self, histories: Sequences, rows: Indices) -> Histories:
         limit, layout = self.model.history, self.model.layout
@@ -243,9 +253,9 @@ class Recommender:
 
 
 def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:
-    """The trie of some items of a catalogue; `items` (N,) marks them."""
+    """The trie of some items of a catalogue, `items` (N,) marks them; an item that shares an ID with one of them has its path."""
     rows = np.flatnonzero(items)
-    return TorchTrie.of(Trie.from_codes(ids.codes[rows], ids.sizes, rows), ids.codes)
+    return TorchTrie.of(Trie.from_codes(ids.codes[rows], ids.sizes, rows, shared=ids.shared), ids.codes)
 
 
 def titles_of(dataset: Dataset) -> list[str]:

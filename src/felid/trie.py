@@ -28,7 +28,7 @@ class Trie:
         code: (M,) int32 code on the edge into each node; -1 at the root.
         child_start: (M + 1,) int32; the children of node n are the nodes child_start[n] .. child_start[n + 1] - 1.
         leaf_start: (M + 1,) int64 rank of the first leaf below each node; see `leaf_end`.
-        leaf_item: (N',) int64 item_index of each leaf, in leaf order.
+        leaf_item: (N',) int64 item_index of each leaf, in leaf order; where items share IDs the lowest of each.
     """
 
     sizes: tuple[int, ...]
@@ -40,13 +40,19 @@ class Trie:
     leaf_item: NDArray[np.int64]
 
     @classmethod
-    def from_codes(cls, codes: ArrayLike, sizes: tuple[int, ...] | None = None, items: ArrayLike | None = None) -> Trie:
+    def from_codes(
+        cls, codes: ArrayLike, sizes: tuple[int, ...] | None = None, items: ArrayLike | None = None, *, shared: bool = False
+    ) -> Trie:
         """Build from one row of codes per item.
 
         Args:
-            codes: (N', L) integers, rows unique.
+            codes: (N', L) integers, rows unique unless `shared`.
             sizes: codes per level; default: largest code + 1.
             items: (N',) item_index of each row; default: 0..N'-1.
+            shared: several items may have an ID; its leaf then stands for the lowest item_index of them.
+
+        Raises:
+            SemanticIdError: items share an ID, or the arguments do not fit each other.
         """
         table = np.asarray(codes)
         if table.ndim != 2 or not len(table) or not table.shape[1]:
@@ -62,8 +68,11 @@ class Trie:
         rows = np.arange(len(table)) if items is None else np.asarray(items)
         if rows.shape != table.shape[:1]:
             raise SemanticIdError(f"{len(table)} rows of codes for items of shape {rows.shape}; give one item_index per row")
-        order = np.lexsort(table.T[::-1])
+        order = np.lexsort((rows, *table.T[::-1])) if shared else np.lexsort(table.T[::-1])
         table, leaf_item = table[order].astype(np.int32), rows[order].astype(np.int64)
+        if shared:
+            first = np.append(True, (table[1:] != table[:-1]).any(axis=1))
+            table, leaf_item = table[first], leaf_item[first]
         return cls._from_sorted(table, sizes, leaf_item)
 
     @classmethod
@@ -94,6 +103,7 @@ class Trie:
 
     @property
     def num_items(self) -> int:
+        """Number of leaves: of items, or of distinct IDs where items share them."""
         return len(self.leaf_item)
 
     @property
@@ -137,11 +147,16 @@ class Trie:
 
     def item(self, codes: ArrayLike) -> NDArray[np.int64]:
         """(..., L) codes to item_index; -1 for an ID of no item (never a wrong item)."""
+        leaves = self.leaf(codes)
+        return np.where(leaves >= 0, self.leaf_item[np.maximum(leaves, 0)], -1)
+
+    def leaf(self, codes: ArrayLike) -> NDArray[np.int64]:
+        """(..., L) codes to the rank of their leaf, 0-based; -1 for an ID of no item."""
         table = np.asarray(codes)
         if table.shape[-1] != self.num_levels:
             raise SemanticIdError(f"IDs have {table.shape[-1]} levels but the trie was built for {self.num_levels}")
-        leaves = self.walk(table)
-        return np.where(leaves >= 0, self.leaf_item[np.maximum(leaves - self.depth_start[-2], 0)], -1)
+        ranks: NDArray[np.int64] = np.maximum(self.walk(table) - self.depth_start[-2], -1)
+        return ranks
 
     def mask(self, nodes: ArrayLike, level: int) -> NDArray[np.bool_]:
         """(n, sizes[level]) True where a code may follow the node; all nodes must lie at depth `level`."""

@@ -39,7 +39,7 @@ def npy(folder: Path, ids: list[object], vectors: np.ndarray, suffix: str = ".js
 @pytest.mark.parametrize("ids", [IDS, np.array(["a7", "b", "c"], object)], ids=["int", "str"])
 def test_npy_is_aligned_by_id_never_by_row(tmp_path: Path, suffix: str, ids: np.ndarray):
     config = npy(tmp_path, [ids.tolist()[row] for row in ORDER], VECTORS[ORDER].astype(np.float64), suffix)
-    found = embed(config, items(ids))
+    found = embed(config, items(ids))[:]
     np.testing.assert_array_equal(found, VECTORS)
     assert found.dtype == np.float32
 
@@ -65,7 +65,7 @@ def test_missing_items_are_counted_and_named(tmp_path: Path):
 def test_extra_ids_are_ignored_with_a_warning(tmp_path: Path):
     config = npy(tmp_path, [99, 10, 11, 12], np.concatenate([np.full((1, 2), np.nan, np.float32), VECTORS]))
     with pytest.warns(FelidWarning, match="1 vectors belong to no item"):
-        np.testing.assert_array_equal(embed(config, items()), VECTORS)
+        np.testing.assert_array_equal(embed(config, items())[:], VECTORS)
 
 
 def test_duplicate_ids_are_refused(tmp_path: Path):

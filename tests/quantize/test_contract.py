@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from felid.config import as_tree
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning, SemanticIdError
 from felid.quantize import (
-    CollisionConfig,
     Quantizer,
     QuantizerConfig,
     RKMeansConfig,
+    SuffixConfig,
     Vectors,
-    append_collision_level,
     build_quantizer,
     collision_statistics,
     distortion,
     load_quantizer,
+    resolve_collisions,
 )
 from felid.semantic_ids import SemanticIds
 
@@ -62,8 +62,8 @@ def test_codes_are_in_range_and_ids_unique_after_the_collision_level(make, sizes
     assert codes.dtype == np.int32
     assert (codes >= 0).all()
     assert (codes < np.asarray(sizes)).all()
-    full, full_sizes = append_collision_level(codes, sizes, CollisionConfig())
-    ids = SemanticIds(full, full_sizes, np.arange(count))
+    full = resolve_collisions(codes, sizes, SuffixConfig())
+    ids = SemanticIds(full.codes, full.sizes, np.arange(count))
     assert [ids.item_id(ids.of(item)) for item in range(count)] == list(range(count))
 
 

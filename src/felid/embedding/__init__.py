@@ -6,8 +6,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, assert_never
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from felid.artifacts import file_digest
@@ -20,9 +18,10 @@ from felid.embedding.sentence_transformers import (
     SentenceTransformersConfig,
     embed_sentences,
 )
-from felid.embedding.store import check_vectors, load_embeddings, save_embeddings
+from felid.embedding.store import check_vectors, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding.template import ItemTexts, TextConfig, item_texts
 from felid.errors import EmbeddingError
+from felid.rows import Rows
 
 EmbeddingConfig = Annotated[
     LsaConfig | SentenceTransformersConfig | PackagedMiniLMConfig | PrecomputedConfig, Field(discriminator="kind")
@@ -41,11 +40,12 @@ __all__ = [
     "fingerprint",
     "item_texts",
     "load_embeddings",
+    "open_embeddings",
     "save_embeddings",
 ]
 
 
-def embed(config: EmbeddingConfig, items: ItemTexts, progress: Progress | None = None) -> NDArray[np.float32]:
+def embed(config: EmbeddingConfig, items: ItemTexts, progress: Progress | None = None) -> Rows:
     """Embed all items of a catalogue.
 
     Args:
@@ -54,13 +54,14 @@ def embed(config: EmbeddingConfig, items: ItemTexts, progress: Progress | None =
         progress: called with (items done, items in all) by the embedders that take long.
 
     Returns:
-        (N, D) float32, finite, row = item_index.
+        (N, D) float32, finite, row = item_index; a matrix on disk is not loaded.
 
     Raises:
         EmbeddingError: there are no items, or the embedder cannot do its work; see its function.
     """
     if not items.texts:
         raise EmbeddingError("the catalogue has no items; check the dataset's filters")
+    vectors: Rows
     match config:
         case LsaConfig():
             vectors = embed_lsa(config, items)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from felid.artifacts import read_json
 from felid.config import Config
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning
+from felid.rows import RowFile, Rows
 
 
 class PrecomputedConfig(Config):
@@ -32,20 +33,49 @@ class PrecomputedConfig(Config):
         return {"vectors": self.vectors} | ({"ids": self.ids} if self.ids else {})
 
 
-def embed_precomputed(config: PrecomputedConfig, item_ids: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Read the vectors of the given items.
+def embed_precomputed(config: PrecomputedConfig, item_ids: NDArray[np.generic]) -> Rows:
+    """The vectors of the given items.
 
     Ids are compared as text, so `7` in a text file is item 7. Vectors of other items are ignored, with a warning.
 
     Returns:
-        (N, D) float32, row = position in `item_ids`.
+        (N, D) float32, row = position in `item_ids`; those of a `.npy` file stay on disk until they are read.
 
     Raises:
         EmbeddingError: a file is missing or malformed, an id occurs twice, or an item has no vector.
     """
+    ids, matrix = _checked(config)
+    rows = _aligned(ids, item_ids)
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise EmbeddingError(
+            f"{len(missing)} of {len(item_ids)} items have no vector ({_some([str(i) for i in item_ids[missing].tolist()])}); "
+            "add their rows or remove the items"
+        )
+    if isinstance(matrix, np.memmap):
+        return RowFile(config.vectors, rows)
+    return np.ascontiguousarray(matrix[rows], dtype=np.float32)
+
+
+def known_vectors(config: PrecomputedConfig, item_ids: NDArray[np.generic]) -> NDArray[np.float32]:
+    """(N, D) float32 vectors of the given items, a row of NaN for an item that the file does not know.
+
+    Raises:
+        EmbeddingError: as `embed_precomputed`, or no item has a vector.
+    """
+    ids, matrix = _checked(config)
+    rows = _aligned(ids, item_ids)
+    if not (rows >= 0).any():
+        raise EmbeddingError(f"{config.vectors} has no vector for any of the {len(item_ids)} items; check its item ids")
+    found = np.full((len(item_ids), matrix.shape[1]), np.nan, np.float32)
+    found[rows >= 0] = matrix[rows[rows >= 0]]
+    return found
+
+
+def _checked(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]:
     for path in config.files.values():
         if not path.is_file():
-            raise EmbeddingError(f"vector file {path} does not exist; check embedding.vectors and embedding.ids")
+            raise EmbeddingError(f"vector file {path} does not exist; check its path in the recipe")
     ids, matrix = _read(config)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu" or matrix.shape[1] == 0:
         raise EmbeddingError(
@@ -53,25 +83,21 @@ def embed_precomputed(config: PrecomputedConfig, item_ids: NDArray[np.generic]) 
         )
     if len(ids) != len(matrix):
         raise EmbeddingError(f"{len(ids)} ids for {len(matrix)} rows of {config.vectors}; expected one id per row")
-    return np.ascontiguousarray(matrix[_aligned(ids, item_ids)], dtype=np.float32)
+    return ids, matrix
 
 
 def _aligned(ids: Sequence[object], item_ids: NDArray[np.generic]) -> NDArray[np.int64]:
+    """(N,) row of each item among `ids`, -1 where it is not there."""
     keys = [str(item) for item in ids]
     rows = {key: row for row, key in enumerate(keys)}
     if len(rows) < len(keys):
         twice = [key for key, count in Counter(keys).items() if count > 1]
         raise EmbeddingError(f"{len(twice)} item ids have several vectors ({_some(twice)}); keep one row per item")
-    wanted = [str(item) for item in item_ids.tolist()]
-    missing = [key for key in wanted if key not in rows]
-    if missing:
-        raise EmbeddingError(
-            f"{len(missing)} of {len(wanted)} items have no vector ({_some(missing)}); add their rows or remove the items"
-        )
-    if len(rows) > len(wanted):
-        text = f"{len(rows) - len(wanted)} vectors belong to no item of the dataset and are ignored"
-        warnings.warn(text, FelidWarning, stacklevel=4)
-    return np.fromiter((rows[key] for key in wanted), np.int64, len(wanted))
+    found = np.fromiter((rows.get(str(item), -1) for item in item_ids.tolist()), np.int64, len(item_ids))
+    unused = len(rows) - int((found >= 0).sum())
+    if unused:
+        warnings.warn(f"{unused} vectors belong to no item of the dataset and are ignored", FelidWarning, stacklevel=4)
+    return found
 
 
 def _read(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]:

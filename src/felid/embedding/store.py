@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,33 @@ from numpy.typing import NDArray
 
 from felid.artifacts import read_json, write_json
 from felid.errors import ArtifactError, EmbeddingError
+from felid.rows import RowFile, Rows, blocks, write_rows
 
 
-def check_vectors(item_ids: NDArray[np.generic], vectors: NDArray[np.float32]) -> None:
+def check_vectors(item_ids: NDArray[np.generic], vectors: Rows) -> None:
     """Refuse vectors that are not one finite row per item.
 
     Raises:
         EmbeddingError: wrong shape, or NaN or infinity in some row.
     """
-    if vectors.ndim != 2 or len(vectors) != len(item_ids):
+    if len(vectors.shape) != 2 or vectors.shape[0] != len(item_ids):
         raise EmbeddingError(f"vectors of shape {vectors.shape} for {len(item_ids)} items; expected one row per item")
-    bad = np.flatnonzero(~np.isfinite(vectors).all(1))
+    finite = [np.isfinite(vectors[block]).all(1) for block in blocks(len(item_ids))]
+    bad = np.flatnonzero(~np.concatenate(finite)) if finite else np.empty(0, np.int64)
     if len(bad):
         examples = ", ".join(str(item) for item in item_ids[bad[:3]].tolist()) + (", ..." if len(bad) > 3 else "")
         raise EmbeddingError(
-            f"{len(bad)} of {len(vectors)} item vectors hold NaN or infinity ({examples}); embed these items again"
+            f"{len(bad)} of {len(item_ids)} item vectors hold NaN or infinity ({examples}); embed these items again"
         )
 
 
-def save_embeddings(folder: Path, item_ids: NDArray[np.generic], raw: NDArray[np.float32]) -> dict[str, Any]:
-    """Write `raw.npy`, `normalized.npy`, `item_ids.json` and `statistics.json` into an existing folder.
+def save_embeddings(folder: Path, item_ids: NDArray[np.generic], raw: Rows) -> dict[str, Any]:
+    """Write `raw.npy`, `normalized.npy`, `item_ids.json` and `statistics.json` into an existing folder, block by block.
 
     Args:
         folder: where to write.
         item_ids: (N,) ids, row = item_index.
-        raw: (N, D) float32. Rows are divided by their L2 norm for `normalized.npy`; zero rows stay zero.
+        raw: (N, D) float32, in memory or on disk. Rows are divided by their L2 norm for `normalized.npy`; zero rows stay zero.
 
     Returns:
         What `statistics.json` holds: count, dim, mean_norm, std_norm, std (of all numbers), zero_rows, distinct_rows.
@@ -43,26 +46,40 @@ def save_embeddings(folder: Path, item_ids: NDArray[np.generic], raw: NDArray[np
         EmbeddingError: wrong shape or numbers that are not finite; nothing is written.
     """
     check_vectors(item_ids, raw)
-    norms = np.linalg.norm(raw.astype(np.float64), axis=1)
-    normalized = (raw / np.where(norms > 0, norms, 1.0)[:, None]).astype(np.float32)
+    count, dim = raw.shape
+    norms, distinct, sums = np.zeros(count), set[bytes](), np.zeros(2)
+    for block in blocks(count):
+        rows = raw[block].astype(np.float64)
+        norms[block] = np.linalg.norm(rows, axis=1)
+        sums += rows.sum(), (rows * rows).sum()
+        distinct.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in raw[block])
+    mean, square = sums / max(count * dim, 1)
     statistics = {
-        "count": len(raw),
-        "dim": raw.shape[1],
-        "mean_norm": float(norms.mean()) if len(raw) else 0.0,
-        "std_norm": float(norms.std()) if len(raw) else 0.0,
-        "std": float(raw.std(dtype=np.float64)) if raw.size else 0.0,
+        "count": count,
+        "dim": dim,
+        "mean_norm": float(norms.mean()) if count else 0.0,
+        "std_norm": float(norms.std()) if count else 0.0,
+        "std": float(np.sqrt(max(square - mean * mean, 0.0))),
         "zero_rows": int((norms == 0).sum()),
-        "distinct_rows": len({row.tobytes() for row in raw}),
+        "distinct_rows": len(distinct),
     }
-    np.save(folder / "raw.npy", np.asarray(raw, np.float32))
-    np.save(folder / "normalized.npy", normalized)
+    divisors = np.where(norms > 0, norms, 1.0)[:, None]
+    write_rows(folder / "raw.npy", (count, dim), (raw[block] for block in blocks(count)))
+    write_rows(
+        folder / "normalized.npy", (count, dim), ((raw[block] / divisors[block]).astype(np.float32) for block in blocks(count))
+    )
     write_json(folder / "item_ids.json", item_ids.tolist())
     write_json(folder / "statistics.json", statistics)
     return statistics
 
 
+def open_embeddings(folder: Path, normalized: bool) -> RowFile:
+    """The raw or the unit-length vectors (N, D), read from disk when they are asked for; the file must exist."""
+    return RowFile(folder / ("normalized.npy" if normalized else "raw.npy"))
+
+
 def load_embeddings(folder: Path, normalized: bool) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
-    """Read the item ids (N,) and the raw or the unit-length vectors (N, D) float32.
+    """Read the item ids (N,) and the raw or the unit-length vectors (N, D) float32 into memory.
 
     Raises:
         ArtifactError: a file is missing or damaged.

@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_never
+from typing import Annotated, assert_never
+
+from pydantic import Field
 
 from felid.artifacts import read_json
 from felid.errors import ArtifactError
 from felid.quantize.base import Codes, Quantizer, Vectors, distortion
-from felid.quantize.resolve import CollisionConfig, append_collision_level, collision_statistics
+from felid.quantize.controls import ItemNumberCodes, ItemNumberConfig, RandomCodes, RandomConfig
+from felid.quantize.pq import PQ, PQConfig
+from felid.quantize.resolve import (
+    CollisionConfig,
+    NearestFreeConfig,
+    NoCollisionConfig,
+    Resolution,
+    SinkhornConfig,
+    SuffixConfig,
+    collision_statistics,
+    resolve_collisions,
+)
 from felid.quantize.rkmeans import RKMeans, RKMeansConfig
+from felid.quantize.rqvae import RQVAE, RQVAEConfig
 
-QuantizerConfig = RKMeansConfig
-"""Settings of any quantiser: a union tagged by `kind` as soon as there are two."""
+QuantizerConfig = Annotated[RKMeansConfig | RQVAEConfig | PQConfig | RandomConfig | ItemNumberConfig, Field(discriminator="kind")]
+"""Settings of any quantiser, told apart by `kind`."""
 
 __all__ = [
+    "PQ",
+    "RQVAE",
     "Codes",
     "CollisionConfig",
+    "ItemNumberCodes",
+    "ItemNumberConfig",
+    "NearestFreeConfig",
+    "NoCollisionConfig",
+    "PQConfig",
     "Quantizer",
     "QuantizerConfig",
     "RKMeans",
     "RKMeansConfig",
+    "RQVAEConfig",
+    "RandomCodes",
+    "RandomConfig",
+    "Resolution",
+    "SinkhornConfig",
+    "SuffixConfig",
     "Vectors",
-    "append_collision_level",
     "build_quantizer",
     "collision_statistics",
     "distortion",
     "load_quantizer",
+    "resolve_collisions",
 ]
 
 
@@ -35,6 +62,14 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
     match config:
         case RKMeansConfig():
             return RKMeans(config)
+        case RQVAEConfig():
+            return RQVAE(config)
+        case PQConfig():
+            return PQ(config)
+        case RandomConfig():
+            return RandomCodes(config)
+        case ItemNumberConfig():
+            return ItemNumberCodes(config)
         case _:
             assert_never(config)
 
@@ -45,5 +80,13 @@ def load_quantizer(folder: Path) -> Quantizer:
     match meta.get("kind"):
         case "rkmeans":
             return RKMeans.load(folder)
+        case "rqvae":
+            return RQVAE.load(folder)
+        case "pq":
+            return PQ.load(folder)
+        case "random":
+            return RandomCodes.load(folder)
+        case "item-number":
+            return ItemNumberCodes.load(folder)
         case kind:
             raise ArtifactError(f"{folder} holds a quantiser of kind {kind!r}, which this version of felid does not know")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -10,10 +10,9 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.errors import EmbeddingError, SemanticIdError
+from felid.errors import ArtifactError, EmbeddingError, SemanticIdError
+from felid.rows import Vectors
 
-Vectors = NDArray[np.float32]
-"""(N, D) float32, finite."""
 Codes = NDArray[np.int32]
 """(N, Lq) int32; Lq is the number of levels that the quantiser learns, without the collision level."""
 
@@ -135,3 +134,24 @@ def distortion(quantizer: Quantizer, x: Vectors, items: NDArray[np.int64] | None
     variance = max(float(((x - x.mean(0)) ** 2).sum(1).mean()), float(np.finfo(np.float32).tiny))
     levels = range(1, codes.shape[1] + 1)
     return tuple(float(((x - quantizer.decode(codes[:, :level])) ** 2).sum(1).mean()) / variance for level in levels)
+
+
+def save_codebooks(folder: Path, codebooks: Sequence[Vectors]) -> None:
+    """Write one `codebook_<level>.npy` per level into an existing folder."""
+    for level, codebook in enumerate(codebooks):
+        np.save(folder / f"codebook_{level}.npy", codebook)
+
+
+def load_codebooks(folder: Path, sizes: tuple[int, ...]) -> tuple[Vectors, ...]:
+    """Read what `save_codebooks` wrote; a missing or damaged file, or one of another size, is an `ArtifactError`."""
+    return tuple(_codebook(folder / f"codebook_{level}.npy", size) for level, size in enumerate(sizes))
+
+
+def _codebook(path: Path, size: int) -> Vectors:
+    try:
+        codebook: Vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); run `felid tokenize` again") from error
+    if codebook.ndim != 2 or len(codebook) != size:
+        raise ArtifactError(f"{path} has shape {codebook.shape}, expected {size} codes; run `felid tokenize` again")
+    return codebook

@@ -1,0 +1,122 @@
+"""Semantic IDs for a whole catalogue: which items a quantiser learns from, encoding block by block, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from rich.console import Console
+
+from felid.artifacts import write_json
+from felid.config import Config
+from felid.progress import plain_console, progress_bar
+from felid.quantize.base import NO_CONTEXT, Codes, FitContext, LogRecord, Quantizer
+from felid.quantize.resolve import CollisionConfig, collision_statistics, resolve_collisions
+from felid.rows import Rows, blocks
+from felid.semantic_ids import SemanticIds
+
+
+class TokenizeConfig(Config):
+    """How much a quantiser sees at once."""
+
+    max_fit_items: int = Field(262_144, ge=1)
+    """Most items that the quantiser learns from; of more, this many are drawn at random and kept in memory. All are encoded."""
+    seed: int = Field(0, ge=0)
+    """Seed of that draw."""
+
+
+class ColdConfig(Config):
+    """What may be known of items without training interactions."""
+
+    quantizer_fit: Literal["warm", "all"] = "warm"
+    """`warm`: what is fitted on text or vectors (LSA, scaler, quantiser) sees only items with training interactions, the others
+    are encoded with the frozen result. `all`: it sees every item, as in TIGER's cold-start study (transductive)."""
+
+
+def fit_rows(learn: NDArray[np.bool_], config: TokenizeConfig) -> NDArray[np.int64]:
+    """(N',) item_index of the items to learn from, ascending.
+
+    Args:
+        learn: (N,) True for the items that may be used.
+        config: the bound and the seed of the draw.
+    """
+    rows = np.flatnonzero(learn)
+    if len(rows) <= config.max_fit_items:
+        return rows
+    return np.sort(np.random.default_rng(config.seed).choice(rows, config.max_fit_items, replace=False))
+
+
+def encode_catalogue(quantizer: Quantizer, vectors: Rows, done: Callable[[int], None] = lambda items: None) -> Codes:
+    """(N, Lq) int32 codes of all items, row = item_index; `vectors` are read a block at a time, `done` hears how many."""
+    codes = np.empty((vectors.shape[0], len(quantizer.sizes)), np.int32)
+    for block in blocks(len(codes)):
+        codes[block] = quantizer.encode(vectors[block], np.arange(block.start, block.stop))
+        done(block.stop - block.start)
+    return codes
+
+
+def tokenize_catalogue(
+    quantizer: Quantizer,
+    collision: CollisionConfig,
+    vectors: Rows,
+    item_ids: NDArray[np.generic],
+    rows: NDArray[np.int64],
+    folder: Path,
+    context: FitContext = NO_CONTEXT,
+    console: Console | None = None,
+) -> SemanticIds:
+    """Fit a quantiser, encode all items, resolve collisions, and write all of it into an existing folder.
+
+    Args:
+        quantizer: not fitted yet.
+        collision: how items with equal codes are told apart.
+        vectors: (N, D), row = item_index.
+        item_ids: (N,) ids, in ascending order: suffixes and ties follow it.
+        rows: (N',) item_index of the items to learn from; `context` holds one row for each of them.
+        folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) as the quantiser gave them, the semantic IDs, `statistics.json`
+            and, for quantisers that learn in epochs, `log.jsonl`.
+        context: what else the quantiser learns from.
+        console: where progress goes.
+    """
+    console = console or plain_console(quiet=True)
+    with (folder / "log.jsonl").open("w", encoding="utf-8") as stream:
+        _fit(quantizer, vectors, rows, replace(context, items=rows, log=partial(_log, stream, console)), console)
+    if not (folder / "log.jsonl").stat().st_size:
+        (folder / "log.jsonl").unlink()
+    with progress_bar(console, "encoding", total=len(item_ids), unit="items") as bar:
+        codes = encode_catalogue(quantizer, vectors, bar.advance)
+    found = resolve_collisions(
+        codes, quantizer.sizes, collision, lambda some: quantizer.last_level_costs(vectors[some], codes[some])
+    )
+    ids = SemanticIds(found.codes, found.sizes, item_ids, shared=collision.kind == "none")
+    (folder / "quantizer").mkdir(exist_ok=True)
+    quantizer.save(folder / "quantizer")
+    np.save(folder / "quantizer_codes.npy", codes)
+    ids.save(folder)
+    write_json(folder / "statistics.json", {**collision_statistics(codes, quantizer.sizes), "moved": found.moved})
+    return ids
+
+
+def _fit(quantizer: Quantizer, vectors: Rows, rows: NDArray[np.int64], context: FitContext, console: Console) -> None:
+    with progress_bar(console, "learning codes", total=1, unit="steps") as bar:
+        quantizer.fit(vectors[rows], replace(context, progress=bar.reach))
+
+
+def _log(stream: TextIO, console: Console, record: LogRecord) -> None:
+    """Write one JSON record per epoch, and show those of epoch 1, 2, 5, 10, 20, 50, ..."""
+    stream.write(json.dumps(dict(record)) + "\n")
+    if str(record["epoch"]).rstrip("0") in ("1", "2", "5"):
+        console.print("  " + ", ".join(f"{name} {_shown(value)}" for name, value in record.items()), soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "/".join(_shown(one) for one in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,297 @@
+"""How an RQ-VAE learns, and the trained network as arrays in, arrays out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, assert_never, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from felid.errors import ArtifactError, FelidWarning, SemanticIdError
+from felid.quantize.autoencoder import RQVAENetwork
+from felid.quantize.base import Codes, FitContext
+from felid.quantize.codebook import SemanticIDConfig, VectorQuantizer
+from felid.quantize.collaborative import alignment_loss, check_collaborative, cluster_codes, mean_diversity_loss
+from felid.quantize.rkmeans import RKMeans, RKMeansConfig
+from felid.quantize.rqvae import RQVAEConfig
+from felid.rows import Vectors
+
+BLOCK = 256
+"""Rows per matrix product outside training. Always as many, so that a row's result does not depend on its neighbours."""
+START_ROWS = 65_536
+"""Rows that the k-means start learns from, or 64 per code if that is more."""
+CLUSTER_EPOCHS = 5
+"""Epochs between two groupings of the codes for the diversity loss."""
+LOW_UTILISATION = 0.5
+"""Share of a level's codes in use below which `fit` warns."""
+
+
+class Autoencoder:
+    """An RQ-VAE network with the scale of its input.
+
+    Args:
+        network: the torch module.
+        mean: (D,) float32 subtracted from the input.
+        scale: (D,) float32 the rest is divided by.
+    """
+
+    def __init__(self, network: RQVAENetwork, mean: Vectors, scale: Vectors) -> None:
+        self.network, self.mean, self.scale = network, mean, scale
+
+    @property
+    def width(self) -> int:
+        """D, the width of the input."""
+        return len(self.mean)
+
+    def standardized(self, x: Vectors) -> Tensor:
+        """(N, D) what the network sees."""
+        return torch.from_numpy((x - self.mean) / self.scale)
+
+    def latents(self, x: Vectors) -> Vectors:
+        """(N, latent) float32 encoder outputs."""
+        latents: Vectors = _blockwise(lambda block: self.network.encoder(self.standardized(block)), x)
+        return latents
+
+    def encode(self, x: Vectors) -> Codes:
+        """(N, L) int32 codes."""
+        codes = _blockwise(lambda block: torch.stack(self.network.encode(self.standardized(block)), 1), x)
+        return codes.astype(np.int32)
+
+    def decode(self, latent: Vectors) -> Vectors:
+        """(N, D) float32 decoder outputs, in the input's scale."""
+        decoded: Vectors = _blockwise(lambda block: self.network.decoder(torch.from_numpy(block)), latent)
+        return decoded * self.scale + self.mean
+
+    @property
+    def levels(self) -> list[VectorQuantizer]:
+        """The codebooks as modules."""
+        return cast(list[VectorQuantizer], list(self.network.quantizer.levels))
+
+    def codebook(self, level: int) -> Vectors:
+        """(K, latent) float32 copy of a level's vectors."""
+        return self.levels[level].codebook.detach().numpy().copy()
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        scale = {"input.mean": torch.from_numpy(self.mean), "input.scale": torch.from_numpy(self.scale)}
+        save_file({**{name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}, **scale}, path)
+
+    @classmethod
+    def load(cls, path: Path, config: RQVAEConfig) -> Self:
+        """Read what `save` wrote; a missing or damaged file, or one of other sizes, is an `ArtifactError`."""
+        try:
+            state = load_file(path)
+            mean, scale = state.pop("input.mean").numpy(), state.pop("input.scale").numpy()
+            network = _network(len(mean), config)
+            network.load_state_dict(state)
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{path} cannot be read ({text}); run `felid tokenize` again") from error
+        return cls(network.eval(), mean, scale)
+
+
+@torch.no_grad()
+def _blockwise(function: Callable[[Vectors], Tensor], x: Vectors) -> NDArray[Any]:
+    """`function` of all rows, `BLOCK` at a time; the last ones are filled up with rows of 0."""
+    results = []
+    for first in range(0, max(len(x), 1), BLOCK):
+        block = x[first : first + BLOCK]
+        padded = np.zeros((BLOCK, x.shape[1]), np.float32)
+        padded[: len(block)] = block
+        results.append(function(padded)[: len(block)].numpy())
+    return np.concatenate(results)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch from `seed`; the caller's go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _network(width: int, config: RQVAEConfig) -> RQVAENetwork:
+    quantizer = SemanticIDConfig(
+        embedding_dim=config.latent,
+        num_codebooks=len(config.sizes),
+        codebook_sizes=config.sizes,
+        commitment_cost=config.commitment_cost,
+        ema_decay=config.ema_decay,
+        update=config.update,
+        estimator=config.estimator,
+        sinkhorn_epsilon=config.sinkhorn_epsilon,
+    )
+    with _seeded(config.seed):
+        network = RQVAENetwork((width, *config.hidden, config.latent), quantizer)
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+    return network
+
+
+def untrained(x: Vectors, config: RQVAEConfig) -> Autoencoder:
+    """A network with seeded random weights, which knows the scale of `x` (N, D); a constant dimension is only centred."""
+    mean, scale = np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
+    if config.standardize:
+        mean, deviation = x.mean(0, dtype=np.float64).astype(np.float32), x.std(0, dtype=np.float64)
+        floor = 1e-6 * np.abs(x).max()
+        scale = np.where(deviation > floor, deviation, 1).astype(np.float32)
+    return Autoencoder(_network(x.shape[1], config).eval(), mean, scale)
+
+
+def start_codebooks(model: Autoencoder, x: Vectors, config: RQVAEConfig) -> tuple[Vectors, ...]:
+    """One (K, latent) per level for an untrained model; see `RQVAE.start_codebooks`."""
+    if config.start == "random":
+        return tuple(model.codebook(level) for level in range(len(config.sizes)))
+    rng, most = np.random.default_rng(config.seed), max(START_ROWS, 64 * max(config.sizes))
+    rows = np.sort(rng.choice(len(x), most, replace=False)) if len(x) > most else slice(None)
+    kmeans = RKMeans(RKMeansConfig(sizes=config.sizes, restarts=1, seed=config.seed)).fit(model.latents(x[rows]))
+    return tuple(kmeans.codebook(level) for level in range(len(config.sizes)))
+
+
+def fit(x: Vectors, config: RQVAEConfig, context: FitContext) -> Autoencoder:
+    """A network trained on `x` (N, D); see `RQVAE.fit`."""
+    if config.alignment_weight and context.collaborative is None:
+        raise SemanticIdError(
+            "quantizer.alignment_weight asks for collaborative vectors and there are none; give the recipe a section "
+            "`collaborative`, or set the weight to 0"
+        )
+    model = untrained(x, config)
+    start = start_codebooks(model, x, config) if context.start is None else context.start
+    shapes, expected = [one.shape for one in start], [(size, config.latent) for size in config.sizes]
+    if shapes != expected or not all(np.isfinite(one).all() for one in start):
+        raise SemanticIdError(f"got start codebooks of shapes {shapes}; expected finite ones of {expected}, make them again")
+    for level, codebook in zip(model.levels, start, strict=True):
+        level.set_codebook(torch.from_numpy(np.array(codebook, np.float32)))
+    _Training(model, x, config, context).run()
+    _warn_of_unused(model.encode(x), config.sizes)
+    return model
+
+
+def _warn_of_unused(codes: Codes, sizes: tuple[int, ...]) -> None:
+    used = [len(np.unique(column)) / size for column, size in zip(codes.T, sizes, strict=True)]
+    low = min(range(len(sizes)), key=used.__getitem__)
+    if used[low] < LOW_UTILISATION:
+        warnings.warn(
+            f"level {low} of the RQ-VAE uses {used[low]:.0%} of its {sizes[low]} codes; set quantizer.reseed_every=5, "
+            "update=ema, start=kmeans and standardize=true, or lower quantizer.sizes or the learning rate",
+            FelidWarning,
+            stacklevel=4,
+        )
+
+
+class _Training:
+    """The loop: shuffled batches, losses, replacement of unused codes, a record per epoch."""
+
+    def __init__(self, model: Autoencoder, x: Vectors, config: RQVAEConfig, context: FitContext) -> None:
+        self.model, self.x, self.config, self.context = model, x, config, context
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.head: nn.Linear | None = None
+        if config.alignment_weight and context.collaborative is not None:
+            self.collaborative = torch.from_numpy(check_collaborative(context.collaborative, len(x)))
+            with _seeded(config.seed + 1):
+                self.head = nn.Linear(config.latent, self.collaborative.shape[1])
+        self.clusters: list[Tensor] = []
+        self.optimizer = self._optimizer()
+
+    def run(self) -> None:
+        self.model.network.train()
+        for epoch in range(1, self.config.epochs + 1):
+            if self.config.diversity_weight and (epoch - 1) % CLUSTER_EPOCHS == 0:
+                clusters, seed = self.config.diversity_clusters, self.config.seed
+                self.clusters = [cluster_codes(level.codebook, clusters, seed) for level in self.model.levels]
+            record = self._epoch()
+            reseeded = self._reseed() if self._is_reseeding(epoch) else [0] * len(self.config.sizes)
+            self.context.log({"epoch": epoch, **record, "reseeded": reseeded})
+            self.context.progress(epoch, self.config.epochs)
+        self.model.network.eval()
+
+    def _epoch(self) -> dict[str, float | list[float]]:
+        sums: dict[str, float] = {}
+        level_losses = np.zeros(len(self.config.sizes))
+        counts = [torch.zeros(size, dtype=torch.int64) for size in self.config.sizes]
+        order = torch.randperm(len(self.x), generator=self.generator)
+        for rows in order.tensor_split(-(-len(order) // self.config.batch_size)):
+            losses, codes, per_level = self._step(rows)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(rows) / len(order)
+            level_losses += per_level.numpy() * len(rows) / len(order)
+            for count, column in zip(counts, codes, strict=True):
+                count.add_(torch.bincount(column, minlength=len(count)))
+        usage = [_usage(count) for count in counts]
+        return {
+            **sums,
+            "level_losses": level_losses.tolist(),
+            "utilisation": [used for used, _ in usage],
+            "perplexity": [perplexity for _, perplexity in usage],
+        }
+
+    def _step(self, rows: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
+        """One optimiser step on some rows: the losses, and per level the codes and the level's loss."""
+        out = self.model.network(self.model.standardized(self.x[rows.numpy()]))
+        losses = {
+            "loss": out["total_loss"],
+            "reconstruction": out["reconstruction_loss"],
+            "commitment": out["commitment_loss"],
+            "codebook": out["codebook_loss"],
+            "alignment": out["total_loss"].new_zeros(()),
+            "diversity": out["total_loss"].new_zeros(()),
+        }
+        if self.head is not None:
+            projected = self.head(out["quantized"])
+            losses["alignment"] = alignment_loss(projected, self.collaborative[rows], self.config.temperature)
+            losses["loss"] = losses["loss"] + self.config.alignment_weight * losses["alignment"]
+        if self.clusters:
+            codebooks = [level.codebook for level in self.model.levels]
+            losses["diversity"] = mean_diversity_loss(codebooks, self.clusters, out["indices"], self.config.temperature)
+            losses["loss"] = losses["loss"] + self.config.diversity_weight * losses["diversity"]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        self.optimizer.step()
+        return losses, out["indices"], out["level_losses"]
+
+    def _is_reseeding(self, epoch: int) -> bool:
+        every = self.config.reseed_every
+        return every > 0 and epoch % every == 0 and epoch <= self.config.reseed_share * self.config.epochs
+
+    def _reseed(self) -> list[int]:
+        """Replace the codes that had no item since the last time by residuals of random items; how many per level."""
+        sample = torch.randperm(len(self.x), generator=self.generator)[: max(4096, 2 * max(self.config.sizes))]
+        residual = torch.from_numpy(self.model.latents(self.x[sample.numpy()]))
+        replaced = []
+        for level in self.model.levels:
+            replaced.append(level.reseed(residual, self.generator))
+            level.reset_usage()
+            residual = residual - level.codebook.detach()[level.nearest(residual)]
+        return replaced
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        modules = [self.model.network, *([self.head] if self.head else [])]
+        named = [pair for module in modules for pair in module.named_parameters()]
+        matrices = [p for name, p in named if p.ndim == 2 and not name.endswith("codebook")]
+        others = [p for name, p in named if p.ndim != 2 or name.endswith("codebook")]
+        groups = [{"params": matrices, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        match self.config.optimizer:
+            case "adamw":
+                return torch.optim.AdamW(groups, lr=self.config.learning_rate)
+            case "adam":
+                return torch.optim.Adam(groups, lr=self.config.learning_rate)
+            case "adagrad":
+                return torch.optim.Adagrad(groups, lr=self.config.learning_rate)
+            case _:
+                assert_never(self.config.optimizer)
+
+
+def _usage(counts: Tensor) -> tuple[float, float]:
+    """Share of the codes in use, and perplexity (exp of the entropy in nats)."""
+    share = counts[counts > 0].double() / counts.sum()
+    return float((counts > 0).double().mean()), float(torch.exp(-(share * share.log()).sum()))

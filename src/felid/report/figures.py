@@ -1,0 +1,236 @@
+"""The figures of a tokeniser report; the page gives them the colours of its theme."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from felid.quantize.base import Codes
+from felid.quantize.health import HealthReport
+from felid.report.tree import Node
+
+PALETTE = ("#3573c4", "#bf651a", "#268a5e", "#b04a8e", "#7a5ec4", "#8f7518", "#2a8492", "#bf4d4d")
+"""Readable on light and dark grounds and under white text; neighbours differ in lightness or hue also for the colour-blind."""
+REST = "#757d88"
+POINTS = 400
+"""Most points of a line."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the page: key (also its HTML id), heading, how to read it, and plotly's data and layout."""
+
+    key: str
+    heading: str
+    caption: str
+    content: Mapping[str, Any]
+
+
+def all_figures(report: HealthReport, nodes: Sequence[Node], codes: Codes, log: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Every figure for which there are numbers."""
+    found = [tree_figure(nodes, report.category), usage_figure(report, codes)]
+    if report.neighbours:
+        found.append(_prefix_figure(report))
+    if report.categories:
+        found.append(_category_figure(report))
+    if report.stability:
+        found.append(_stability_figure(report))
+    return found + _curves(log)
+
+
+def tree_figure(nodes: Sequence[Node], category: str) -> Figure:
+    """The treemap; with categories the colour is the commonest one."""
+    common = Counter[str]()
+    for node in nodes:
+        if node.category and "-" not in node.name:
+            common[node.category] += node.count
+    top = [name for name, _ in common.most_common(len(PALETTE))]
+    colours = dict(zip(top, PALETTE, strict=False))
+    trace = go.Treemap(
+        ids=[node.name for node in nodes],
+        labels=[html.escape(node.label) for node in nodes],
+        parents=[node.parent for node in nodes],
+        values=[node.count for node in nodes],
+        customdata=[node.name for node in nodes],
+        hovertext=[_hover(node, category) for node in nodes],
+        hovertemplate="%{hovertext}<extra></extra>",
+        textinfo="label+value",
+        branchvalues="total",
+        maxdepth=2,
+        pathbar={"visible": True, "thickness": 26},
+        tiling={"pad": 1},
+        textfont={"color": "#ffffff"},
+        marker={"line": {"width": 0}, **({"colors": [_colour(node, colours) for node in nodes]} if top else {})},
+    )
+    legend = [
+        go.Scatter(
+            x=[None], y=[None], mode="markers", name=html.escape(name), marker={"size": 11, "symbol": "square", "color": colour}
+        )
+        for name, colour in [*colours.items(), *([("others", REST)] if len(common) > len(top) else [])]
+    ]
+    layout: dict[str, Any] = {
+        "margin": {"l": 0, "r": 0, "t": 30, "b": 0},
+        "height": 560,
+        "treemapcolorway": list(PALETTE),
+        "showlegend": bool(legend),
+        "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0, "itemclick": False, "itemdoubleclick": False},
+        "xaxis": {"visible": False, "fixedrange": True},
+        "yaxis": {"visible": False, "fixedrange": True},
+    }
+    coloured = f" The colour is the commonest value of {category}." if top else ""
+    text = (
+        "Each box is a code of the first level, its area the number of items. Click or tap to go down, the bar on top to go up."
+    )
+    return _figure("tree", "The tree of codes", text + coloured, [trace, *legend], layout)
+
+
+def _colour(node: Node, colours: Mapping[str, str]) -> str:
+    if node.parent == "":
+        return REST
+    return colours.get(node.category, REST)
+
+
+def _hover(node: Node, category: str) -> str:
+    lines = [f"<b>{html.escape(node.name)}</b>: {node.count:,} item{'' if node.count == 1 else 's'}"]
+    if node.is_rest:
+        lines = [f"<b>{node.count:,} items</b> in smaller groups; the box below the figure finds them"]
+    if node.category and category:
+        lines.append(f"{100 * node.share:.0f} % {html.escape(node.category)}")
+    return "<br>".join([*lines, *(f"· {html.escape(title)}" for title in node.examples)])
+
+
+def usage_figure(report: HealthReport, codes: Codes) -> Figure:
+    """Items per code, codes sorted, relative to even use."""
+    lines = []
+    for level in range(report.num_learned):
+        size = report.levels[level].size
+        counts = np.sort(np.bincount(codes[:, level], minlength=size))[::-1] * size / len(codes)
+        places = np.unique(np.linspace(0, size - 1, num=min(size, POINTS)).astype(int))
+        line = go.Scatter(
+            x=(100 * (places + 0.5) / size).round(2).tolist(),
+            y=counts[places].round(3).tolist(),
+            mode="lines",
+            fill="tozeroy" if level == 0 else "none",
+            name=f"level {level} ({report.levels[level].used:,} of {size:,} used)",
+            line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, "shape": "hv" if size <= POINTS else "linear"},
+            hovertemplate="%{y:.2f} times even use<extra>%{fullData.name}</extra>",
+        )
+        lines.append(line)
+    layout = _axes("codes of a level, most used first (%)", "items per code / even use")
+    layout["shapes"] = [
+        {"type": "line", "x0": 0, "x1": 100, "y0": 1, "y1": 1, "line": {"dash": "dot", "width": 1.5, "color": REST}}
+    ]
+    text = "A flat line at 1 is even use. A line that falls to 0 early has unused codes; a peak on the left is many items in few codes."
+    return _figure("usage", "Use of the codes", text, lines, layout)
+
+
+def _prefix_figure(report: HealthReport) -> Figure:
+    found = report.neighbours
+    assert found is not None
+    names = _prefix_names(len(found.prefixes))
+    bars = [
+        _bar(names, found.prefixes, f"nearest {found.k} by content", PALETTE[0]),
+        _bar(names, found.chance, "any two items", REST),
+    ]
+    asked = f"{found.num_sampled:,} items asked, {found.num_searched:,} searched"
+    text = f"How many of an item's {found.k} nearest neighbours by content ({asked}) share its prefix."
+    return _figure("neighbours", "Neighbours that share a prefix", text, bars, _axes("", "share of neighbours", percent=True))
+
+
+def _category_figure(report: HealthReport) -> Figure:
+    assert report.categories is not None
+    names = _prefix_names(len(report.categories))
+    bars = [
+        _bar(names, [one.purity for one in report.categories], "purity", PALETTE[0]),
+        _bar(names, [one.normalized for one in report.categories], "normalised mutual information", PALETTE[1]),
+        _bar(names, [one.adjusted for one in report.categories], "adjusted mutual information", PALETTE[2]),
+    ]
+    text = (
+        "Purity and normalised mutual information rise with the number of groups by themselves; the adjusted one is 0 by chance."
+    )
+    return _figure("categories", f"Prefixes and {report.category}", text, bars, _axes("", "agreement", percent=True))
+
+
+def _stability_figure(report: HealthReport) -> Figure:
+    assert report.stability is not None
+    names = _prefix_names(len(report.stability))
+    bars = [
+        _bar(names, [one.normalized for one in report.stability], "normalised mutual information", PALETTE[1]),
+        _bar(names, [one.adjusted for one in report.stability], "adjusted mutual information", PALETTE[2]),
+    ]
+    text = "The same quantiser with the next seed, fitted on the same rows: do the same items fall together? 100 % = same groups."
+    return _figure("stability", "Agreement of two seeds", text, bars, _axes("", "agreement", percent=True))
+
+
+def _curves(log: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Learning curves of a quantiser that learns in epochs."""
+    if not log:
+        return []
+    shown = [log[i] for i in np.unique(np.linspace(0, len(log) - 1, num=min(len(log), POINTS)).astype(int))]
+    epochs = [record["epoch"] for record in shown]
+    names = [
+        name for name in ("loss", "reconstruction", "commitment", "alignment", "diversity") if any(r.get(name) for r in shown)
+    ]
+    losses = [_line(epochs, [record.get(name) for record in shown], name, place) for place, name in enumerate(names)]
+    found = [
+        _figure(
+            "losses",
+            "Learning curves",
+            "Losses per epoch, logarithmic.",
+            losses,
+            {**_axes("epoch", "loss"), "yaxis": {"type": "log"}},
+        )
+    ]
+    if "utilisation" in log[0]:
+        levels = range(len(log[0]["utilisation"]))
+        use = [_line(epochs, [record["utilisation"][level] for record in shown], f"level {level}", level) for level in levels]
+        text = "Share of a level's codes that items chose in the epoch. A falling line is collapse."
+        found.append(
+            _figure("utilisation", "Use of the codes while learning", text, use, _axes("epoch", "codes in use", percent=True))
+        )
+    return found
+
+
+def _prefix_names(count: int) -> list[str]:
+    return [f"first {length} codes" if length > 1 else "first code" for length in range(1, count + 1)]
+
+
+def _bar(names: Sequence[str], values: Sequence[float], name: str, colour: str) -> go.Bar:
+    return go.Bar(
+        x=list(names),
+        y=list(values),
+        name=name,
+        marker={"color": colour},
+        hovertemplate="%{y:.1%}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _line(x: Sequence[int], y: Sequence[float | None], name: str, place: int) -> go.Scatter:
+    colour = PALETTE[place % len(PALETTE)]
+    return go.Scatter(
+        x=list(x), y=list(y), name=name, mode="lines+markers" if len(x) < 3 else "lines", line={"color": colour, "width": 2.5}
+    )
+
+
+def _axes(x: str, y: str, *, percent: bool = False) -> dict[str, Any]:
+    return {
+        "height": 340,
+        "margin": {"l": 56, "r": 10, "t": 10, "b": 44},
+        "xaxis": {"title": {"text": x}, "fixedrange": True, "showgrid": False, "automargin": True},
+        "yaxis": {"title": {"text": y}, "fixedrange": True, "rangemode": "tozero", **({"tickformat": ".0%"} if percent else {})},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "bargap": 0.25,
+        "showlegend": True,
+    }
+
+
+def _figure(key: str, heading: str, caption: str, traces: Sequence[object], layout: Mapping[str, Any]) -> Figure:
+    figure = go.Figure(list(traces), {"template": "none", **layout})
+    return Figure(key, heading, caption, json.loads(figure.to_json(engine="json")))

@@ -1,0 +1,235 @@
+"""What a tokeniser report is about: the IDs of a run, or imported ones, with whatever is known about their items."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from felid.artifacts import open_artifact, read_json, read_run
+from felid.config import Config, validate
+from felid.data.dataset import Dataset
+from felid.data.histories import LeaveOneOut
+from felid.embedding import load_embeddings, open_embeddings
+from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
+from felid.errors import ArtifactError, SemanticIdError
+from felid.quantize import QuantizerConfig, build_quantizer, load_quantizer
+from felid.quantize.base import Codes, FitContext, Quantizer
+from felid.quantize.catalogue import ColdConfig, TokenizeConfig, encode_catalogue, fit_rows
+from felid.recommender import titles_of
+from felid.rows import Rows
+from felid.semantic_ids import SemanticIds
+
+Columns = Mapping[str, list[Any]]
+Progress = Callable[[int, int], None]
+TOKEN = re.compile(r"<[A-Za-z]+_(\d+)>")
+
+
+class StageSettings(Config):
+    """The part of a tokenize artifact's manifest that says how its quantiser was fitted."""
+
+    quantizer: QuantizerConfig
+    """The quantiser."""
+    collaborative: CollaborativeConfig | None = None
+    """Vectors from behaviour."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    """How many items it learns from."""
+    cold: ColdConfig = ColdConfig()
+    """Which items it learns from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """IDs and their items, row = item_index.
+
+    Attributes:
+        source: the quantiser's kind, or the name of the file of imported IDs.
+        codes: (N, L) int32 final IDs.
+        sizes: codes per level.
+        item_ids: (N,) ids as the data gives them.
+        titles: (N,) titles, "" where there is none.
+        columns: other columns of the catalogue, (N,) values each.
+        vectors: (N, D) unit-length item vectors, None if unknown.
+        quantizer: what made the codes, None for imported ones.
+        quantized: (N, Lq) its codes, before collisions were resolved.
+        log: one record per epoch of a quantiser that learns in epochs.
+        refit: codes (N, Lq) of the same quantiser with the next seed; None where there is no seed.
+        notes: what a reader must know.
+    """
+
+    source: str
+    codes: Codes
+    sizes: tuple[int, ...]
+    item_ids: NDArray[np.generic]
+    titles: list[str]
+    columns: Columns = field(default_factory=dict)
+    vectors: Rows | None = None
+    quantizer: Quantizer | None = None
+    quantized: Codes | None = None
+    log: tuple[Mapping[str, Any], ...] = ()
+    refit: Callable[[Progress], Codes] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_learned(self) -> int:
+        """Levels that carry meaning; the others tell collided items apart."""
+        return len(self.sizes) if self.quantized is None else self.quantized.shape[1]
+
+
+def subject_of_run(root: Path) -> Subject:
+    """The IDs that a run folder's `tokenize` stage made last.
+
+    Raises:
+        ArtifactError: no such stage yet, or damaged files.
+    """
+    folders = _folders(root, ("data", "embed", "tokenize"))
+    dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
+    settings = _settings(folders["tokenize"])
+    vectors = open_embeddings(folders["embed"], normalized=True)
+    quantizer = load_quantizer(folders["tokenize"] / "quantizer")
+    saved = folders["tokenize"] / "quantizer_codes.npy"
+    return Subject(
+        source=settings.quantizer.kind,
+        codes=ids.codes,
+        sizes=ids.sizes,
+        item_ids=ids.item_ids,
+        titles=titles_of(dataset),
+        columns=_columns(dataset),
+        vectors=vectors,
+        quantizer=quantizer,
+        quantized=_load_codes(saved) if saved.is_file() else encode_catalogue(quantizer, vectors),
+        log=_read_log(folders["tokenize"] / "log.jsonl"),
+        refit=_refit(settings, dataset, vectors) if hasattr(settings.quantizer, "seed") else None,
+        notes=_fit_notes(settings),
+    )
+
+
+def _folders(root: Path, stages: tuple[str, ...]) -> dict[str, Path]:
+    known = read_run(root).get("stages", {})
+    missing = [stage for stage in stages if stage not in known]
+    if missing:
+        raise ArtifactError(f"{root} has no {missing[0]} stage yet; run `felid tokenize {root}` first")
+    return {stage: open_artifact(root / known[stage]).path for stage in stages}
+
+
+def _settings(folder: Path) -> StageSettings:
+    config = open_artifact(folder).manifest.get("config", {})
+    return validate(StageSettings, {name: config[name] for name in StageSettings.model_fields if name in config})
+
+
+def _columns(dataset: Dataset) -> Columns:
+    names = [name for name in dataset.items.columns if name not in ("item_id", "title")]
+    return {name: dataset.items[name].to_list() for name in names}
+
+
+def _load_codes(path: Path) -> Codes:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.int32)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); run `felid tokenize` again") from error
+
+
+def _read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is not valid JSON lines ({error}); run `felid tokenize` again") from error
+
+
+def _fit_notes(settings: StageSettings) -> tuple[str, ...]:
+    if settings.cold.quantizer_fit == "all":
+        return ("transductive: the quantiser was fitted on all items, those without training interactions among them",)
+    return ("the quantiser was fitted on items with training interactions; the others were encoded with the frozen quantiser",)
+
+
+def _refit(settings: StageSettings, dataset: Dataset, vectors: Rows) -> Callable[[Progress], Codes]:
+    """What fits the same quantiser with the next seed on the same rows, and encodes everything."""
+
+    def refit(progress: Progress) -> Codes:
+        config = settings.quantizer
+        other = validate(type(config), {**config.model_dump(), "seed": getattr(config, "seed", 0) + 1})
+        train = LeaveOneOut(dataset.sequences()).train()
+        warm = LeaveOneOut(dataset.sequences()).warm_items(len(dataset.items))
+        rows = fit_rows(np.ones_like(warm) if settings.cold.quantizer_fit == "all" else warm, settings.tokenize)
+        behaviour = None
+        if settings.collaborative is not None:
+            behaviour = collaborative_vectors(settings.collaborative, dataset.item_ids, train.items, train.offsets)[rows]
+        context = FitContext(items=rows, collaborative=behaviour, progress=progress)
+        return encode_catalogue(build_quantizer(other).fit(vectors[rows], context), vectors)
+
+    return refit
+
+
+def subject_of_file(file: Path, root: Path) -> Subject:
+    """Imported IDs: JSON that maps item_id to codes ([42, 7, ...] or ["<a_42>", "<b_7>", ...]); several items may share an ID.
+
+    Titles, categories and vectors come from the run folder's data and embed stages, where there are any. The number of codes of
+    a level is not in the file: the largest code that occurs, plus one.
+
+    Raises:
+        SemanticIdError: the file holds something else, or no item of the run folder.
+        ArtifactError: the file cannot be read.
+    """
+    imported = _imported(read_json(file), file)
+    stages = read_run(root).get("stages", {})
+    notes = ["the size of a level is the largest imported code plus one; codes beyond it that never occur cannot be seen"]
+    if "data" not in stages:
+        codes = np.array(list(imported.values()), np.int32)
+        sizes = tuple((codes.max(0) + 1).tolist())
+        notes.append(f"{root} holds no data: no titles, categories or vectors")
+        return Subject(file.name, codes, sizes, np.array(list(imported), object), [""] * len(codes), notes=tuple(notes))
+    dataset = Dataset.load(open_artifact(root / stages["data"]).path)
+    names = [str(item) for item in dataset.item_ids.tolist()]
+    rows = np.array([row for row, name in enumerate(names) if name in imported], np.int64)
+    if not len(rows):
+        raise SemanticIdError(
+            f"none of the {len(imported)} item ids in {file} is in the catalogue of {root} ({names[0]!r}, ...); "
+            "give the ids of the data, or a folder without a run"
+        )
+    if len(rows) < len(names) or len(rows) < len(imported):
+        notes.append(f"{len(rows):,} items are in both the file ({len(imported):,}) and the catalogue ({len(names):,})")
+    codes = np.array([imported[names[row]] for row in rows], np.int32)
+    titles = titles_of(dataset)
+    return Subject(
+        source=file.name,
+        codes=codes,
+        sizes=tuple((codes.max(0) + 1).tolist()),
+        item_ids=dataset.item_ids[rows],
+        titles=[titles[row] for row in rows],
+        columns={name: [values[row] for row in rows] for name, values in _columns(dataset).items()},
+        vectors=load_embeddings(open_artifact(root / stages["embed"]).path, normalized=True)[1][rows]
+        if "embed" in stages
+        else None,
+        notes=tuple(notes),
+    )
+
+
+def _imported(content: object, file: Path) -> dict[str, list[int]]:
+    """item_id (as text) -> codes, all of the same length."""
+    wrong = f"{file} is no mapping of item ids to codes"
+    if not isinstance(content, dict) or not content:
+        raise SemanticIdError(f'{wrong}; expected JSON such as {{"B01": [42, 7, 0], "B02": ["<a_42>", "<b_7>", "<c_1>"]}}')
+    found = {str(item): _codes_of(item, tokens, file) for item, tokens in content.items()}
+    lengths = sorted({len(codes) for codes in found.values()})
+    if len(lengths) != 1:
+        raise SemanticIdError(
+            f"{file} holds IDs of {lengths[0]} to {lengths[-1]} levels; expected the same number for every item"
+        )
+    return found
+
+
+def _codes_of(item: object, tokens: object, file: Path) -> list[int]:
+    if isinstance(tokens, list) and tokens:
+        matches = [TOKEN.fullmatch(token) if isinstance(token, str) else token for token in tokens]
+        codes = [int(match[1]) if isinstance(match, re.Match) else match for match in matches]
+        if all(isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 2**31 for code in codes):
+            return [int(str(code)) for code in codes]
+    raise SemanticIdError(f'item {item!r} in {file} has {tokens!r}; expected codes such as [42, 7] or ["<a_42>", "<b_7>"]')

@@ -1,0 +1,73 @@
+"""Matrices that may be larger than memory: rows of a `.npy` file, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""(N, D) float32, finite unless said otherwise."""
+BLOCK = 16_384
+"""Rows handled at once: 50 MB at 768 dimensions."""
+
+
+class Rows(Protocol):
+    """What is read block by block: an array in memory, or a `RowFile`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Vectors:
+        """Some of the rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class RowFile:
+    """Rows of a `.npy` matrix on disk, as float32.
+
+    The file is mapped only while rows are copied out of it, a block at a time: mapped pages count as memory.
+
+    Attributes:
+        path: an existing `.npy` file that holds a matrix of numbers.
+        select: (N,) row of the file that stands for each row here; None = all, in order.
+    """
+
+    path: Path
+    select: NDArray[np.int64] | None = None
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D); of whatever dimensionality the file has."""
+        shape: tuple[int, ...] = np.load(self.path, mmap_mode="r", allow_pickle=False).shape
+        return shape if self.select is None else (len(self.select), *shape[1:])
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Vectors:
+        wanted = np.arange(self.shape[0])[rows]
+        result = np.empty((len(wanted), *self.shape[1:]), np.float32)
+        source = wanted if self.select is None else self.select[wanted]
+        for block in blocks(len(wanted)):
+            result[block] = np.load(self.path, mmap_mode="r", allow_pickle=False)[source[block]]
+        return result
+
+
+def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover 0..count-1 in order."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def write_rows(path: Path, shape: tuple[int, ...], parts: Iterable[Vectors]) -> None:
+    """Write a float32 `.npy` matrix block by block; the file is the one that `numpy.save` would write."""
+    with path.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, np.float32).data)

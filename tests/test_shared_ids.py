@@ -1,0 +1,132 @@
+"""Recommending and training where items share semantic IDs (collisions left as they are)."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from felid.data.histories import LeaveOneOut
+from felid.models import build_model
+from felid.recommender import Recommender, SearchConfig, trie_of
+from felid.semantic_ids import SemanticIds
+from felid.testing import ToyWorld, check_ranker, toy_world
+from felid.training import Examples, TrainingConfig, TrainingData, train
+from tests.tiny import KINDS, Kind, config_of, random_model
+
+WORLD = toy_world(num_users=24)
+EVERYONE = list(range(100, 124))
+
+
+def shared_ids(world: ToyWorld = WORLD) -> SemanticIds:
+    """The IDs of the world without their last level: 24 items share at most 16."""
+    return SemanticIds(world.codes[:, :2], world.sizes[:2], np.arange(100, 100 + world.num_items), shared=True)
+
+
+def recommender(
+    kind: Kind = "lynx", ids: SemanticIds | None = None, search: SearchConfig | None = None, split: LeaveOneOut | None = None
+) -> Recommender:
+    ids = shared_ids() if ids is None else ids
+    return Recommender(random_model(kind, ids), ids, WORLD.vectors, [""] * WORLD.num_items, split or WORLD.split, search)
+
+
+def family(size: int, ids: SemanticIds) -> list[int]:
+    """The items of an ID that so many share."""
+    return next(found for row in ids.codes.tolist() if len(found := ids.items_of(tuple(row))) == size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_keeps_the_contract_of_rankers(kind: Kind) -> None:
+    some = WORLD.split.evaluation("test")
+    few = type(some)(some.histories.take(np.arange(6)), some.targets[:6])
+    for k, beams in ((7, 50), (WORLD.num_items, 50), (3, 1)):
+        model = recommender(kind, search=SearchConfig(num_beams=beams, batch_users=4))
+        check_ranker(model, few, WORLD.num_items, k=k)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_lists_are_all_items_by_score_then_by_place_in_the_catalogue(kind: Kind, exclude_seen: bool) -> None:
+    model, history = recommender(kind), [103, 108, 120]
+    scores = model.score(history, EVERYONE)
+    assert np.isfinite(scores).all()
+    wanted = sorted(EVERYONE, key=lambda item: (-round(float(scores[item - 100]), 4), item))
+    wanted = [item for item in wanted if not exclude_seen or item not in history]
+    found = model.recommend(history, k=WORLD.num_items, exclude_seen=exclude_seen)
+    assert [one.item_id for one in found] == wanted
+    assert [one.score for one in found] == pytest.approx([scores[item - 100] for item in wanted], abs=1e-5)
+    assert [one.semantic_id for one in found] == [model.ids.of(item) for item in wanted]
+    assert [one.item_id for one in model.recommend(history, k=5, exclude_seen=exclude_seen)] == wanted[:5]
+
+
+def test_the_probabilities_of_the_ids_sum_to_one() -> None:
+    model = recommender("lynx")
+    by_id = {model.ids.of(item): score for item, score in zip(EVERYONE, model.score([103], EVERYONE), strict=True)}
+    assert np.exp(list(by_id.values())).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_id_is_left_out_only_when_all_its_items_are_seen() -> None:
+    model = recommender()
+    some = family(2, model.ids)
+    assert some[1] in {one.item_id for one in model.recommend([some[0]] * 5, k=WORLD.num_items)}, "seen five times is seen once"
+    found = {one.item_id for one in model.recommend(some, k=WORLD.num_items)}
+    assert found == set(EVERYONE) - set(some)
+    assert model.recommend(EVERYONE, k=3) == []
+
+
+def test_pitfall_every_item_of_a_shared_id_counts_as_found() -> None:
+    """A target's rank is its own place in the list, not that of its ID."""
+    model = recommender()
+    ranks = model.rank(WORLD.sequences, WORLD.num_items, False)
+    first = model.rank(WORLD.sequences, 1, False)[:, 0]
+    for row in range(len(ranks)):
+        place = {item: rank for rank, item in enumerate(ranks[row].tolist())}
+        assert sorted(place) == list(range(WORLD.num_items))
+        assert place[int(first[row])] == 0
+        mates = [item - 100 for item in model.ids.items_of(tuple(model.ids.codes[first[row]].tolist()))]
+        assert [place[item] for item in mates] == list(range(len(mates)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unique_ids_give_the_same_lists_whether_or_not_items_may_share(kind: Kind) -> None:
+    plain = SemanticIds(WORLD.codes, WORLD.sizes, np.arange(100, 124))
+    allowed = SemanticIds(WORLD.codes, WORLD.sizes, np.arange(100, 124), shared=True)
+    for exclude_seen in (True, False):
+        a, b = (recommender(kind, ids).search_items(WORLD.sequences, 9, exclude_seen) for ids in (plain, allowed))
+        assert np.array_equal(a[0], b[0])
+        assert np.array_equal(a[1], b[1])
+
+
+def test_a_cold_item_is_found_if_a_warm_one_has_its_id() -> None:
+    few = toy_world(num_users=3)
+    warm = few.split.warm_items(WORLD.num_items)
+    ids = shared_ids(few)
+    reachable = {item for row in np.flatnonzero(warm) for item in ids.items_of(tuple(ids.codes[row].tolist()))}
+    cold = {100 + row for row in np.flatnonzero(~warm).tolist()}
+    assert reachable & cold
+    assert cold - reachable
+    model = recommender("lynx", ids, split=few.split)
+    found = model.recommend([103], k=WORLD.num_items, exclude_seen=False)
+    assert {one.item_id for one in found} == reachable
+    assert set(np.array(EVERYONE)[np.isfinite(model.score([103], EVERYONE))]) == reachable
+
+
+def test_training_on_shared_ids_learns_the_right_id(tmp_path: Path) -> None:
+    world = toy_world()
+    ids, sequences = shared_ids(world), world.split.train()
+    torch.manual_seed(0)
+    model = build_model(config_of("lynx", dropout=0.0), ids, world.vectors)
+    data = TrainingData(Examples.of(sequences, model.history, causal=model.causal), trie_of(ids, np.ones(24, bool)), None)
+    config = TrainingConfig(epochs=6, batch_targets=32, learning_rate=1e-2, patience=0, precision="fp32")
+    steps = itertools.count(1)
+    train(model, data, config, tmp_path, lambda _: {"ndcg@10": next(steps)}, seed=0, console=Console(file=io.StringIO()))
+    part = world.split.evaluation("test")
+    best = Recommender(model, ids, world.vectors, [""] * 24, world.split).rank(part.histories, 1, False)[:, 0]
+    right = (ids.codes[best] == ids.codes[part.targets]).all(1)
+    assert right.mean() > 0.9
+    assert (best == part.targets).mean() < right.mean(), "no two items share an ID here"
