@@ -7,8 +7,8 @@ embed again, and a second run of an unchanged recipe does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,10 +26,9 @@ from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.data.sources import fingerprint, load_dataset
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
-from felid.embedding.collaborative import collaborative_vectors
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
-from felid.errors import DataError, SemanticIdError
+from felid.errors import DataError
 from felid.evaluation import evaluate, evaluate_run, print_metrics
 from felid.evaluation.protocol import POLICIES, check_request
 from felid.evaluation.report import PARTS
@@ -37,14 +36,12 @@ from felid.models import build_model
 from felid.models.base import GenerativeModel
 from felid.progress import plain_console, progress_bar
 from felid.quantize import build_quantizer
-from felid.quantize.base import FitContext, load_codebooks, save_codebooks
-from felid.quantize.catalogue import fit_rows, tokenize_catalogue
-from felid.quantize.resolve import NoCollisionConfig
-from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
+from felid.quantize.catalogue import tokenize_catalogue
 from felid.recipe import Recipe
 from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
 from felid.rows import RowFile
 from felid.semantic_ids import SemanticIds
+from felid.tokenizing import TokenizeSettings
 from felid.training import Examples, TrainingData, train
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
@@ -66,19 +63,12 @@ class Pipeline:
         self.console = console or plain_console(quiet=True)
         self.done: dict[Stage, Artifact] = {}
         self.start: Artifact | None = None
+        self.tokenizing = TokenizeSettings.model_validate({name: getattr(recipe, name) for name in TokenizeSettings.model_fields})
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
-        collision = self.recipe.collision
-        if (
-            STAGES.index(until) >= STAGES.index("train")
-            and isinstance(collision, NoCollisionConfig)
-            and not collision.allow_training
-        ):
-            raise SemanticIdError(
-                "collision.kind=none leaves several items with one ID, which is for analysis; resolve collisions (suffix, nearest-free, "
-                "sinkhorn), or set collision.allow_training=true: items of one ID are then ranked in the order of the catalogue"
-            )
+        if STAGES.index(until) >= STAGES.index("train"):
+            self.tokenizing.check_trainable()
         with artifacts.lock(self.root):
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
@@ -114,8 +104,8 @@ class Pipeline:
             "evaluate": self._evaluate,
         }
         inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
-        if stage == "tokenize" and (start := self.start_codebooks()):
-            inputs["start"] = start.digest
+        if stage == "tokenize" and (start := self._make_start()):
+            self.start, inputs["start"] = start, start.digest
         artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
         known = artifacts.read_run(self.root)
@@ -134,9 +124,9 @@ class Pipeline:
         sections: dict[Stage, tuple[str, ...]] = {
             "data": ("dataset", "filter") if self.given is None else (),
             "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
-            "tokenize": ("quantizer", "collision", "collaborative", "tokenize", "cold"),
+            "tokenize": tuple(TokenizeSettings.model_fields),
             "train": ("model", "training", "seed"),
-            "evaluate": ("search", "evaluation"),
+            "evaluate": ("search", "evaluation", "cold"),
         }
         settings = {name: tree[name] for name in sections[stage]}
         if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
@@ -166,11 +156,6 @@ class Pipeline:
         return self.split.warm_items(len(self.dataset.items))
 
     @cached_property
-    def learnable(self) -> NDArray[np.bool_]:
-        """(N,) the items that what is fitted on texts and vectors may see."""
-        return np.ones_like(self.warm) if self.recipe.cold.quantizer_fit == "all" else self.warm
-
-    @cached_property
     def embeddings(self) -> NDArray[np.float32]:
         return load_embeddings(self.done["embed"].path, normalized=True)[1]
 
@@ -181,32 +166,14 @@ class Pipeline:
     def _vectors(self) -> RowFile:
         return open_embeddings(self.done["embed"].path, normalized=True)
 
-    def start_codebooks(self) -> Artifact | None:
+    def _make_start(self) -> Artifact | None:
         """The codebooks that the quantiser starts from, an artifact of its own; None for quantisers without such a start."""
-        config = self.recipe.quantizer
-        if not isinstance(config, RQVAEConfig) or config.start != "kmeans":
+        settings, rows = self.tokenizing.start_settings, self.tokenizing.fit_rows(self.warm)
+        if settings is None:
             return None
-        settings = {name: as_tree(self.recipe)[name] for name in ("tokenize", "cold")} | config.model_dump(include=START_FIELDS)
-
-        def work(folder: Path) -> None:
-            rows = fit_rows(self.learnable, self.recipe.tokenize)
-            codebooks = RQVAE(config).start_codebooks(self._vectors()[rows])
-            save_codebooks(folder, codebooks)
-            self._say(f"start of the codebooks: residual k-means, {', '.join(str(len(c)) for c in codebooks)} codes")
-
         inputs = {stage: self.done[stage].digest for stage in ("data", "embed")}
-        self.start = artifacts.build(self.root, "start", settings, inputs, work)[0]
-        return self.start
-
-    def _context(self, rows: NDArray[np.int64]) -> FitContext:
-        """What the quantiser learns from besides the vectors of `rows`."""
-        start = load_codebooks(self.start.path, self.recipe.quantizer.sizes) if self.start else None
-        if self.recipe.collaborative is None:
-            return FitContext(start=start)
-        train = self.split.train()
-        vectors = collaborative_vectors(self.recipe.collaborative, self.dataset.item_ids, train.items, train.offsets)
-        self._say(f"{np.isfinite(vectors[:, 0]).sum():,} items have a collaborative vector")
-        return FitContext(start=start, collaborative=vectors[rows])
+        work = partial(self.tokenizing.save_start, self._vectors(), rows)
+        return artifacts.build(self.root, "start", settings, inputs, work)[0]
 
     # the stages
 
@@ -224,18 +191,21 @@ class Pipeline:
             texts, notes = item_texts(columns, self.recipe.text)
             self._say(*notes)
         with progress_bar(self.console, "embedding", total=len(texts), unit="items") as bar:
-            items = ItemTexts(self.dataset.item_ids, texts, self.learnable)
+            items = ItemTexts(self.dataset.item_ids, texts, self.tokenizing.learnable(self.warm))
             raw = embed(self.recipe.embedding, items, lambda done, total: bar.reach(done))
         save_embeddings(folder, self.dataset.item_ids, raw)
 
     def _tokenize(self, folder: Path) -> None:
-        vectors, rows = self._vectors(), fit_rows(self.learnable, self.recipe.tokenize)
-        if len(rows) < self.learnable.sum():
-            self._say(f"learning from {len(rows):,} of {self.learnable.sum():,} items, drawn at random")
-        quantizer, collision, ids = build_quantizer(self.recipe.quantizer), self.recipe.collision, self.dataset.item_ids
-        found = tokenize_catalogue(quantizer, collision, vectors, ids, rows, folder, self._context(rows), self.console)
+        vectors, rows, item_ids = self._vectors(), self.tokenizing.fit_rows(self.warm), self.dataset.item_ids
+        if len(rows) == self.recipe.tokenize.max_fit_items:
+            self._say(f"learning from {len(rows):,} items (tokenize.max_fit_items), drawn at random")
+        context = self.tokenizing.context(self.split, item_ids, rows)
+        if self.start is not None:
+            context = replace(context, start=self.tokenizing.load_start(self.start.path))
+        quantizer, collision = build_quantizer(self.recipe.quantizer), self.recipe.collision
+        ids = tokenize_catalogue(quantizer, collision, vectors, item_ids, folder, context, self.console)
         distinct = read_json(folder / "statistics.json")["num_unique"]
-        self._say(f"{len(ids):,} items, {distinct:,} distinct codes before collisions were resolved, sizes {found.sizes}")
+        self._say(f"{len(item_ids):,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
         recipe = self.recipe

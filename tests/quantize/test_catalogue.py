@@ -69,7 +69,9 @@ def test_everything_of_a_tokenised_catalogue_is_kept(tmp_path: Path):
             context.progress(1, 1)
             return super().fit(x, context)
 
-    ids = tokenize_catalogue(Learner(RKMeansConfig(sizes=(8, 5))), SuffixConfig(), x, np.arange(1000, 1200), some, tmp_path)
+    ids = tokenize_catalogue(
+        Learner(RKMeansConfig(sizes=(8, 5))), SuffixConfig(), x, np.arange(1000, 1200), tmp_path, FitContext(items=some)
+    )
     assert heard[0] is not None
     assert heard[0].tolist() == some.tolist()
     quantizer = load_quantizer(tmp_path / "quantizer")

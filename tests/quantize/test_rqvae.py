@@ -57,7 +57,7 @@ VARIANTS = [
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: "-".join(map(str, changes.values())))
 def test_every_variant_learns_to_reconstruct(changes):
     x, records = blobs(), []
-    quantizer = fitted(x, FitContext(log=records.append), **{"epochs": 30, "learning_rate": 5e-3, **changes})
+    quantizer = fitted(x, FitContext(log=records.append), **{"epochs": 20, "learning_rate": 0.01, **changes})
     assert records[-1]["reconstruction"] < 0.75 * records[0]["reconstruction"]
     assert distortion(quantizer, x)[-1] < 0.7
 
@@ -245,7 +245,7 @@ def behaviour_world(seed: int = 0) -> tuple[Vectors, Vectors, np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     cluster, side = np.repeat(np.arange(6), 50), np.tile([0, 1], 150)
-    text = rng.normal(size=(6, 12))[cluster] * 3 + 0.6 * rng.normal(size=(300, 12))
+    text = rng.normal(size=(6, 12))[cluster] * 3 + 0.4 * rng.normal(size=(300, 12))
     text[:, 0] += 0.8 * (2 * side - 1)
     behaviour = 2 * cluster + side
     baskets = np.zeros((800, 300))
@@ -267,10 +267,10 @@ def shared_codes(quantizer: RQVAE, x: Vectors, behaviour: np.ndarray) -> float:
 
 def test_alignment_lets_codes_follow_behaviour():
     x, collaborative, behaviour = behaviour_world()
-    settings = {"sizes": (6, 4), "epochs": 60, "learning_rate": 3e-3}
+    settings = {"sizes": (6, 4), "hidden": (32,), "epochs": 40, "learning_rate": 0.01}
     plain = fitted(x, **settings)
     records: list = []
-    aligned = fitted(x, FitContext(collaborative=collaborative, log=records.append), alignment_weight=1.0, **settings)
+    aligned = fitted(x, FitContext(collaborative=collaborative, log=records.append), alignment_weight=3.0, **settings)
     assert records[-1]["alignment"] < 0.7 * records[0]["alignment"]
     assert shared_codes(aligned, x, behaviour) > shared_codes(plain, x, behaviour) + 0.15
 

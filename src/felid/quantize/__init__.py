@@ -9,7 +9,7 @@ from pydantic import Field
 
 from felid.artifacts import read_json
 from felid.errors import ArtifactError
-from felid.quantize.base import Codes, Quantizer, Vectors, distortion
+from felid.quantize.base import Codes, Quantizer, distortion
 from felid.quantize.controls import ItemNumberCodes, ItemNumberConfig, RandomCodes, RandomConfig
 from felid.quantize.pq import PQ, PQConfig
 from felid.quantize.resolve import (
@@ -24,6 +24,7 @@ from felid.quantize.resolve import (
 )
 from felid.quantize.rkmeans import RKMeans, RKMeansConfig
 from felid.quantize.rqvae import RQVAE, RQVAEConfig
+from felid.rows import Vectors
 
 QuantizerConfig = Annotated[RKMeansConfig | RQVAEConfig | PQConfig | RandomConfig | ItemNumberConfig, Field(discriminator="kind")]
 """Settings of any quantiser, told apart by `kind`."""

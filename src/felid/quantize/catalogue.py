@@ -67,7 +67,6 @@ def tokenize_catalogue(
     collision: CollisionConfig,
     vectors: Rows,
     item_ids: NDArray[np.generic],
-    rows: NDArray[np.int64],
     folder: Path,
     context: FitContext = NO_CONTEXT,
     console: Console | None = None,
@@ -79,15 +78,14 @@ def tokenize_catalogue(
         collision: how items with equal codes are told apart.
         vectors: (N, D), row = item_index.
         item_ids: (N,) ids, in ascending order: suffixes and ties follow it.
-        rows: (N',) item_index of the items to learn from; `context` holds one row for each of them.
         folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) as the quantiser gave them, the semantic IDs, `statistics.json`
             and, for quantisers that learn in epochs, `log.jsonl`.
-        context: what else the quantiser learns from.
+        context: `items` are learnt from, all where it is None.
         console: where progress goes.
     """
     console = console or plain_console(quiet=True)
     with (folder / "log.jsonl").open("w", encoding="utf-8") as stream:
-        _fit(quantizer, vectors, rows, replace(context, items=rows, log=partial(_log, stream, console)), console)
+        _fit(quantizer, vectors, replace(context, log=partial(_log, stream, console)), console)
     if not (folder / "log.jsonl").stat().st_size:
         (folder / "log.jsonl").unlink()
     with progress_bar(console, "encoding", total=len(item_ids), unit="items") as bar:
@@ -104,7 +102,8 @@ def tokenize_catalogue(
     return ids
 
 
-def _fit(quantizer: Quantizer, vectors: Rows, rows: NDArray[np.int64], context: FitContext, console: Console) -> None:
+def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, console: Console) -> None:
+    rows = np.arange(vectors.shape[0]) if context.items is None else context.items
     with progress_bar(console, "learning codes", total=1, unit="steps") as bar:
         quantizer.fit(vectors[rows], replace(context, progress=bar.reach))
 

@@ -127,7 +127,7 @@ def usage_figure(report: HealthReport, codes: Codes) -> Figure:
     layout["shapes"] = [
         {"type": "line", "x0": 0, "x1": 100, "y0": 1, "y1": 1, "line": {"dash": "dot", "width": 1.5, "color": REST}}
     ]
-    text = "A flat line at 1 is even use. A line that falls to 0 early has unused codes; a peak on the left is many items in few codes."
+    text = "A flat line at 1 is even use; a line at 0 is unused codes; a peak on the left is many items in few codes."
     return _figure("usage", "Use of the codes", text, lines, layout)
 
 

@@ -127,7 +127,7 @@ def _depth(paths: Sequence[list[str]]) -> int:
     longest = max(map(len, paths), default=0)
     for depth, _ in pairwise(range(longest + 1)):
         counts = Counter(path[depth] for path in paths if depth < len(path))
-        if counts.most_common(1)[0][1] <= COMMON * len(paths):
+        if counts.most_common(1)[0][1] <= COMMON * sum(map(bool, paths)):
             return depth
     return 0
 

@@ -1,0 +1,40 @@
+"""A run folder whose titles try to break out of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from felid.data.dataset import Dataset
+from felid.pipeline import Pipeline
+from felid.recipe import load_recipe
+
+EVIL = (
+    "</script><script>window.broken = 1</script>",
+    "<img src=x onerror='window.broken = 1'>",
+    '"quoted" & <b>bold</b> {{plotly}}',
+    "Crème für Füße 護手霜 \u2028 %{label}",
+)
+KINDS = ("lamp oil", "garden chair", "shower gel", "running shoe", "tea cup", "wool scarf")
+COLOURS = ("red", "green", "blue", "white", "black", "golden", "purple")
+MAKERS = ("Alder", "Birch", "Cedar", "Dogwood", "Elm")
+
+
+def dataset(num_items: int = 180) -> Dataset:
+    names = [f"{COLOURS[i * i % 7]} {KINDS[i % 6]} by {MAKERS[i // 6 % 5]}, size {i % 11}" for i in range(num_items)]
+    titles = [f"{name} {EVIL[i]}" if i < len(EVIL) else name for i, name in enumerate(names)]
+    groups = [f"Shop > {KINDS[i % 6].title()} > Part {i % 3}" for i in range(num_items)]
+    items = pl.DataFrame({"item_id": [f"i{i:03}" for i in range(num_items)], "title": titles, "categories": groups})
+    log = [(f"u{user}", f"i{(user * 7 + step * 6) % num_items:03}", step) for user in range(90) for step in range(6)]
+    interactions = pl.DataFrame(log, schema=["user_id", "item_id", "position"], orient="row")
+    return Dataset.from_frames("shop", interactions, items)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report") / "shop"
+    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=16", "collision.max_size=180"])
+    Pipeline(recipe, root, dataset=dataset()).run("tokenize")
+    return root
