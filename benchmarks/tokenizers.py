@@ -29,13 +29,16 @@ from felid.quantize.health import neighbour_overlap, reconstruction_error
 EPOCHS = 3
 SEEDS = (0, 1, 2)
 RQVAE = ("quantizer.kind=rqvae",)
+BEHAVIOUR = (*RQVAE, "collaborative.kind=cooccurrence", "quantizer.alignment_weight=0.1")
 QUANTIZERS: dict[str, tuple[str, ...]] = {
     "rkmeans": (),
     "rkmeans-balanced": ("quantizer.balanced=true",),
     "rqvae": RQVAE,
-    "rqvae-ema": (*RQVAE, "quantizer.update=ema"),
+    "rqvae-gradient": (*RQVAE, "quantizer.update=gradient"),
     "rqvae-rotation": (*RQVAE, "quantizer.estimator=rotation"),
-    "rqvae-collaborative": (*RQVAE, "quantizer.alignment_weight=0.1", "collaborative.kind=cooccurrence"),
+    "rqvae-sinkhorn": (*RQVAE, "quantizer.sinkhorn_epsilon=0.05"),
+    "rqvae-alignment": BEHAVIOUR,
+    "rqvae-letter": (*BEHAVIOUR, "quantizer.update=gradient", "quantizer.diversity_weight=0.01"),
     "pq": ("quantizer.kind=pq",),
     "opq": ("quantizer.kind=pq", "quantizer.rotate=true"),
     "random": ("quantizer.kind=random",),
@@ -121,6 +124,7 @@ def _health(tokens: Path, embed: Path) -> dict[str, Any]:
     codes = np.load(tokens / "quantizer_codes.npy")
     x = load_embeddings(embed, normalized=True)[1]
     decoded = load_quantizer(tokens / "quantizer").decode(codes)
+    neighbours = neighbour_overlap(x, codes, decoded)
     return {
         "fit_seconds": manifest["wall_seconds"],
         "peak_rss_mib": manifest["peak_rss_mib"],
@@ -130,7 +134,8 @@ def _health(tokens: Path, embed: Path) -> dict[str, Any]:
         "utilisation": [level["utilisation"] for level in known["levels"]],
         "perplexity": [level["perplexity"] for level in known["levels"]],
         "error": reconstruction_error(x, decoded),
-        "overlap": neighbour_overlap(x, decoded, k=10, sample=2000, seed=0),
+        "overlap": neighbours.decoded,
+        "first_code_shared": neighbours.prefixes[0],
     }
 
 

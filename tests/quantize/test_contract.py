@@ -59,7 +59,7 @@ def case(kind: type[Config], room: Callable[[tuple[int, ...], int], bool] | None
     return Case(lambda sizes: kind(sizes=sizes, **options), **properties, **({"room": room} if room else {}))
 
 
-NETWORK = {"hidden": (16,), "latent": 8, "epochs": 6, "batch_size": 64, "nested": False, "close": 0.9}
+NETWORK = {"hidden": (32,), "latent": 8, "epochs": 30, "batch_size": 100, "learning_rate": 0.01, "nested": False}
 KMEANS = {"iterations": 10, "restarts": 2}
 CONTROL = {"from_content": False, "close": 1.0}
 QUANTIZERS = {
@@ -91,7 +91,7 @@ def fitted(make: Case, x: Vectors, sizes: tuple[int, ...] = SIZES, items=None) -
 
 
 @contract
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple),
     count=st.integers(10, 60),
@@ -140,7 +140,7 @@ def test_more_levels_leave_less(make):
 @contract
 def test_distortion_of_equal_rows_is_zero(make):
     x = np.ones((6, 3), np.float32)
-    assert distortion(fitted(make, x, (1, 1)), x) == (0.0, 0.0)
+    assert distortion(fitted(make, x, (1, 1) if make.from_content else (2, 3)), x)[-1] == 0.0
 
 
 @contract
@@ -216,7 +216,7 @@ def test_bad_input_is_refused(make):
     broken = x.copy()
     broken[[1, 5], 2] = np.nan
     with pytest.raises(EmbeddingError, match="2 of 300 item vectors"):
-        build_quantizer(make.config((4,))).fit(broken)
+        build_quantizer(make.config((300,))).fit(broken)
     quantizer = fitted(make, x)
     with pytest.raises(EmbeddingError, match="11 dimensions but the quantiser was fitted on 12"):
         quantizer.encode(x[:, :11])
@@ -233,9 +233,17 @@ def test_damaged_folder_is_refused(make, tmp_path: Path):
     with pytest.raises(ArtifactError, match=r"quantizer\.json does not exist"):
         load_quantizer(tmp_path)
     fitted(make, vectors()).save(tmp_path)
-    (tmp_path / "codebook_1.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ArtifactError, match="run `felid tokenize` again"):
-        load_quantizer(tmp_path)
+    arrays = [path for path in tmp_path.iterdir() if path.suffix != ".json"]
+    assert arrays
+    for path in arrays:
+        whole = path.read_bytes()
+        path.write_bytes(b"\x93NUMPY")
+        with pytest.raises(ArtifactError, match="run `felid tokenize` again"):
+            load_quantizer(tmp_path)
+        path.unlink()
+        with pytest.raises(ArtifactError, match=path.name):
+            load_quantizer(tmp_path)
+        path.write_bytes(whole)
     (tmp_path / "quantizer.json").write_text('{"kind": "other"}')
     with pytest.raises(ArtifactError, match="'other'"):
         load_quantizer(tmp_path)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
@@ -29,6 +29,7 @@ def random_codes(num_items: int = 300, sizes: tuple[int, ...] = (6, 7, 8), seed:
     return np.random.default_rng(seed).integers(0, sizes, (num_items, len(sizes))).astype(np.int32)
 
 
+@settings(max_examples=50)
 @given(labels)
 def test_agreement_is_that_of_scikit_learn(both):
     found = agreement(*both)

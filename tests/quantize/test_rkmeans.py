@@ -1,12 +1,18 @@
 from __future__ import annotations
 
-import faiss
+import resource
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from felid.errors import FelidWarning
 from felid.quantize import RKMeans, RKMeansConfig, distortion
+from felid.quantize.kmeans import assign, improve
 
 
 def blobs(count: int = 600, dim: int = 8, seed: int = 3) -> np.ndarray:
@@ -72,17 +78,121 @@ def test_ties_go_to_the_lowest_code():
     assert distortion(quantizer, x) == (0.0, 0.0)
 
 
-def test_number_of_threads_changes_nothing():
-    x, before = blobs(1000), faiss.omp_get_max_threads()
-    try:
-        results = []
-        for threads in (1, 2):
-            faiss.omp_set_num_threads(threads)
-            results.append(RKMeans(RKMeansConfig(sizes=(16, 16))).fit(x))
-    finally:
-        faiss.omp_set_num_threads(before)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_number_of_threads_changes_nothing(balanced):
+    x = blobs(1000)
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            results.append(RKMeans(RKMeansConfig(sizes=(16, 16), balanced=balanced)).fit(x))
     for level in range(2):
         np.testing.assert_array_equal(results[0].codebook(level), results[1].codebook(level))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=2, max_size=4).map(tuple),
+    count=st.integers(12, 80),
+    refinements=st.sampled_from([0, 1, 6]),
+    seed=st.integers(0, 999),
+)
+@pytest.mark.filterwarnings("ignore::felid.errors.FelidWarning")
+def test_adding_a_level_never_raises_the_training_distortion(sizes, count, refinements, seed):
+    """Neither the level's own nor that of the whole against a quantiser fitted without it."""
+    x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
+    config = RKMeansConfig(sizes=sizes, iterations=4, refinements=refinements, seed=seed)
+    left = distortion(RKMeans(config).fit(x), x)
+    shorter = distortion(RKMeans(config.model_copy(update={"sizes": sizes[:-1]})).fit(x), x)
+    slack = 1e-6
+    assert all(after <= before + slack for before, after in pairwise((1.0, *left)))
+    assert left[-1] <= shorter[-1] + slack
+
+
+def test_refinement_leaves_less_and_prefixes_stay_useful():
+    x = blobs(1500, 16)
+    greedy, refined = (distortion(RKMeans(RKMeansConfig(sizes=(16,) * 3, refinements=n)).fit(x), x) for n in (0, 6))
+    assert refined[-1] < 0.99 * greedy[-1]
+    assert refined[0] < 1.1 * greedy[0]
+
+
+def perplexity(codes: np.ndarray) -> float:
+    share = np.bincount(codes) / len(codes)
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def uneven(count: int, seed: int) -> np.ndarray:
+    """Half of the rows in one narrow cluster, the others spread out."""
+    rng = np.random.default_rng(seed)
+    spread = rng.choice([0.3, 3.0], size=(count, 1))
+    return (rng.normal(size=(count, 6)) * spread).astype(np.float32)
+
+
+def test_balanced_levels_are_used_evenly_also_by_rows_not_fitted():
+    x, new = uneven(1600, 0), uneven(1600, 1)
+    plain, balanced = (RKMeans(RKMeansConfig(sizes=(16, 16), balanced=balanced)).fit(x) for balanced in (False, True))
+    for level in range(2):
+        even = perplexity(balanced.encode(x)[:, level])
+        assert even > 15
+        assert even > perplexity(plain.encode(x)[:, level]) + 1
+        assert perplexity(balanced.encode(new)[:, level]) > perplexity(plain.encode(new)[:, level]) + 1
+    assert distortion(plain, x)[-1] < distortion(balanced, x)[-1] < 2 * distortion(plain, x)[-1]
+
+
+def test_prices_are_part_of_the_last_level_costs():
+    x = uneven(400, 0)
+    quantizer = RKMeans(RKMeansConfig(sizes=(8,), balanced=True)).fit(x)
+    codes = quantizer.encode(x)
+    distances = ((x[:, None] - quantizer.codebook(0)) ** 2).sum(-1)
+    prices = quantizer.last_level_costs(x, codes) - distances
+    np.testing.assert_allclose(prices, np.broadcast_to(prices[0], prices.shape), atol=1e-4)
+    assert np.ptp(prices[0]) > 0.1
+    assert (distances.argmin(1) != codes[:, 0]).any()
+
+
+def test_nearest_codes_are_exact_far_from_the_origin_and_between_near_equals():
+    """Rounding of |x|^2 - 2xc + |c|^2 must not decide."""
+    rng = np.random.default_rng(0)
+    codebook = (rng.normal(size=(40, 8)) + 3000).astype(np.float32)
+    codebook[20:30] = np.nextafter(codebook[:10], np.float32(np.inf))  # one unit in the last place away
+    codebook[30:] = codebook[:10]
+    x = (rng.normal(size=(300, 8)) + 3000).astype(np.float32)
+    x[:10] = codebook[20:30]
+    exact = ((x[:, None].astype(np.float64) - codebook) ** 2).sum(-1)
+    found = assign(x, codebook)
+    np.testing.assert_array_equal(found.codes, exact.argmin(1))
+    np.testing.assert_allclose(found.costs, exact.min(1), rtol=1e-3, atol=1e-3)
+
+
+@given(st.integers(2, 30), st.integers(1, 12), st.integers(0, 99), st.booleans())
+def test_assignment_is_that_of_the_double_loop(count, size, seed, priced):
+    rng = np.random.default_rng(seed)
+    x, codebook = (rng.integers(-3, 4, size=(n, 2)).astype(np.float32) for n in (count, size))  # many ties
+    prices = rng.integers(0, 3, size=size).astype(np.float32) if priced else None
+    costs = ((x[:, None] - codebook) ** 2).sum(-1) + (0 if prices is None else prices)
+    found = assign(x, codebook, prices)
+    assert found.codes.tolist() == costs.argmin(1).tolist()
+    ordered = np.sort(costs, 1)
+    np.testing.assert_allclose(found.costs, ordered[:, 0], atol=1e-4)
+    np.testing.assert_allclose(found.margins, ordered[:, 1] - ordered[:, 0] if size > 1 else np.inf, atol=1e-4)
+
+
+def test_moves_find_the_clusters_that_a_bad_start_misses():
+    rng = np.random.default_rng(0)
+    centres = np.arange(12)[:, None] * 10 * np.ones(2)
+    x = (np.repeat(centres, 50, axis=0) + rng.normal(size=(600, 2))).astype(np.float32)
+    start = x[:12]  # all in one cluster
+    assert assign(x, improve(x, start, 40, rng)).costs.mean() < 2.5  # 2 = the noise, about 1,200 = without moves
+
+
+@pytest.mark.slow
+def test_large_codebooks_fit_in_bounded_memory():
+    """8,192 codes of 131,072 x 32 rows: a (N, K) matrix would hold 4 GiB."""
+    x = np.random.default_rng(0).normal(size=(131_072, 32)).astype(np.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    quantizer = RKMeans(RKMeansConfig(sizes=(8192,), iterations=2)).fit(x)
+    assert len(np.unique(quantizer.encode(x)[:, 0])) > 8000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 1024  # KiB
 
 
 def test_seed_changes_the_codebooks():

@@ -35,6 +35,6 @@ def dataset(num_items: int = 180) -> Dataset:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report") / "shop"
-    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=16", "collision.max_size=180"])
+    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180"])
     Pipeline(recipe, root, dataset=dataset()).run("tokenize")
     return root

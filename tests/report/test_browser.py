@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from felid.report.measure import measure
 from felid.report.subject import subject_of_run
@@ -68,72 +68,78 @@ def opened(browser: Browser, file: Path, width: int = 1200, scheme: str = "light
     page.close()
 
 
-def test_every_figure_is_drawn(browser: Browser, file: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def desktop(browser: Browser, file: Path) -> Iterator[Page]:
     with opened(browser, file) as page:
-        for key in KEYS:
-            marks = page.locator(f"#plot-{key} svg.main-svg").first
-            assert marks.bounding_box()["height"] > 100, key
-            assert page.locator(f"#plot-{key} svg path[d]").count() > 0, key
-        assert page.locator("#plot-tree g.slice").count() >= 8
-        assert page.locator("#findings li").count() >= 8
-        assert page.locator("#levels-table tbody tr").count() == 4
-        page.screenshot(path=tmp_path / "light.png", full_page=True)
+        yield page
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser, file: Path) -> Iterator[Page]:
+    with opened(browser, file, 360, "dark") as page:
+        yield page
+
+
+def test_every_figure_is_drawn(desktop: Page, tmp_path: Path) -> None:
+    for key in KEYS:
+        assert desktop.locator(f"#plot-{key} svg.main-svg").first.bounding_box()["height"] > 100, key
+        assert desktop.locator(f"#plot-{key} svg path[d]").count() > 0, key
+    assert desktop.locator("#plot-tree g.slice").count() >= 8
+    assert desktop.locator("#findings li").count() >= 8
+    assert desktop.locator("#levels-table tbody tr").count() == 4
+    desktop.screenshot(path=tmp_path / "light.png", full_page=True)
     assert (tmp_path / "light.png").stat().st_size > 20_000
 
 
-def test_a_click_zooms_and_fills_the_box(browser: Browser, file: Path) -> None:
-    with opened(browser, file) as page:
-        labels = page.locator("#plot-tree g.slice text")
-        before = labels.all_inner_texts()
-        page.locator("#plot-tree g.slice").nth(1).click()
-        page.wait_for_function("document.getElementById('prefix').value !== ''")
-        prefix = page.input_value("#prefix")
-        page.wait_for_function(
-            f"[...document.querySelectorAll('#plot-tree g.slice text')].some(t => t.textContent.includes('{prefix}-'))"
-        )
-        assert labels.all_inner_texts() != before
-        codes = page.locator("#items tbody td:first-child").all_inner_texts()
-        assert codes
-        assert all(code.startswith(f"{prefix}-") for code in codes)
+def test_a_click_zooms_and_fills_the_box(desktop: Page) -> None:
+    slices = desktop.locator("#plot-tree g.slice")
+    slices.nth(1).click()
+    expect(desktop.locator("#prefix")).not_to_have_value("")
+    prefix = desktop.input_value("#prefix")
+    expect(slices.filter(has_text=f"{prefix}-").first).to_be_visible()
+    codes = desktop.locator("#items tbody td:first-child").all_inner_texts()
+    assert codes
+    assert all(code.startswith(f"{prefix}-") for code in codes)
+    desktop.locator("#plot-tree g.pathbar").first.click()  # and out again
+    expect(desktop.locator("#prefix")).to_have_value("")
+    expect(slices.filter(has_text=f"{prefix}-")).to_have_count(0)
 
 
-def test_the_box_lists_the_items_of_a_prefix(browser: Browser, file: Path, run: Path) -> None:
+def test_the_box_lists_the_items_of_a_prefix(desktop: Page, run: Path) -> None:
     subject = subject_of_run(run)
     first = subject.codes[0].tolist()
-    with opened(browser, file) as page:
-        assert page.inner_text("#found") == "180 items in all."
-        for length in (1, 2, len(first)):
-            for mark in ("-", ", ", " "):
-                page.fill("#prefix", mark.join(map(str, first[:length])))
-                rows = (subject.codes[:, :length] == first[:length]).all(1)
-                assert set(page.locator("#items tbody td:nth-child(2)").all_inner_texts()) == set(subject.item_ids[rows].tolist())
-                assert page.inner_text("#found").startswith(f"{rows.sum()} item")
-        assert page.locator("#items tbody td:nth-child(3)").all_text_contents() == [subject.titles[0]]  # as text, not as a tag
-        page.click("#up")
-        assert page.input_value("#prefix") == "-".join(map(str, first[:-1]))
-        page.fill("#prefix", "0-0-0-0-0")
-        assert page.inner_text("#found") == "5 codes given, an ID has 4."
-        page.fill("#prefix", "99")
-        assert page.inner_text("#found") == "0 items with prefix 99."
-        page.click("#clear")
-        page.locator("#next button").first.click()
-        assert page.locator("#items tbody tr").count() > 0
-        assert page.input_value("#prefix").isdigit()
+    desktop.click("#clear")
+    assert desktop.inner_text("#found") == "180 items in all."
+    for length in (1, 2, len(first)):
+        for mark in ("-", ", ", " "):
+            desktop.fill("#prefix", mark.join(map(str, first[:length])))
+            rows = (subject.codes[:, :length] == first[:length]).all(1)
+            assert set(desktop.locator("#items tbody td:nth-child(2)").all_inner_texts()) == set(subject.item_ids[rows].tolist())
+            assert desktop.inner_text("#found").startswith(f"{rows.sum()} item")
+    assert desktop.locator("#items tbody td:nth-child(3)").all_text_contents() == [subject.titles[0]]  # as text, not as a tag
+    desktop.click("#up")
+    assert desktop.input_value("#prefix") == "-".join(map(str, first[:-1]))
+    for text, answer in (("0-0-0-0-0", "5 codes given, an ID has 4."), ("99", "0 items with prefix 99.")):
+        desktop.fill("#prefix", text)
+        assert desktop.inner_text("#found") == answer
+    desktop.click("#clear")
+    desktop.locator("#next button").first.click()
+    assert desktop.input_value("#prefix").isdigit()
+    assert desktop.locator("#items tbody tr").count() > 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, file: Path, scheme: str, tmp_path: Path) -> None:
-    with opened(browser, file, 360, scheme) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.locator("#plot-tree svg.main-svg").first.bounding_box()["width"] <= 360
-        page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_a_phone_shows_it_without_scrolling_sideways(phone: Page, scheme: str, tmp_path: Path) -> None:
+    phone.emulate_media(color_scheme=scheme)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    for key in KEYS:
+        assert phone.locator(f"#plot-{key} svg.main-svg").first.bounding_box()["width"] <= 360
+    phone.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)
 
 
-def test_dark_mode_turns_figures_dark_and_back(browser: Browser, file: Path, tmp_path: Path) -> None:
-    ink = "getComputedStyle(document.querySelector('#plot-usage .xtitle')).fill"
-    with opened(browser, file, scheme="dark") as page:
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 24)"
-        assert page.evaluate(ink) == "rgb(232, 235, 239)"
-        page.screenshot(path=tmp_path / "dark.png", full_page=True)
-        page.emulate_media(color_scheme="light")
-        page.wait_for_function(f"{ink} === 'rgb(27, 31, 36)'")
+def test_figures_follow_the_system_from_dark_to_light(phone: Page) -> None:
+    title = phone.locator("#plot-usage .xtitle")
+    for scheme, ground, ink in (("dark", "17, 20, 24", "232, 235, 239"), ("light", "246, 247, 249", "27, 31, 36")):
+        phone.emulate_media(color_scheme=scheme)
+        expect(phone.locator("body")).to_have_css("background-color", f"rgb({ground})")
+        expect(title).to_have_css("fill", f"rgb({ink})")

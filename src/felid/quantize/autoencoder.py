@@ -66,8 +66,8 @@ class RQVAENetwork(nn.Module):
             raise SemanticIdError(
                 f"got layer widths {tuple(widths)}; expected positive ones that end with embedding_dim {config.embedding_dim}"
             )
-        if skip and widths[0] != widths[-1]:
-            raise SemanticIdError(f"got layer widths {tuple(widths)}; expected the first to be the last, or skip=False")
+        if skip and (len(widths) < 2 or widths[0] != widths[-1]):
+            raise SemanticIdError(f"got layer widths {tuple(widths)}; expected the first again as the last, or skip=False")
         self.config = config
         self.encoder: nn.Module = Skip(mlp(widths)) if skip else mlp(widths)
         self.quantizer = ResidualVectorQuantizer(config)
@@ -106,9 +106,8 @@ class Skip(nn.Module):
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
         self.layers = layers
-        for linear in list(layers)[-1:]:
-            for parameter in linear.parameters():
-                nn.init.zeros_(parameter)
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         added: Tensor = self.layers(x)

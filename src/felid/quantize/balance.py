@@ -15,7 +15,7 @@ from felid.rows import Vectors, blocks
 BLUR = 3.0
 """Difference of costs at which a row is shared between codes while they are learnt, in units of the median margin. With less, the
 later levels of Beauty (MiniLM) never settle: most of their rows lie near the origin, about equally far from all codes."""
-STEPS, SHARPEST = 24, 0.1
+STEPS, SHARPEST = 24, 0.03
 """Steps of the last pricing, and the share of the blur that its last step has."""
 
 
@@ -62,5 +62,6 @@ def _shares(x: Vectors, codebook: Vectors, prices: Vectors, width: float) -> tup
         counts += np.bincount(codes, minlength=len(codebook))
         scores -= scores[np.arange(len(scores)), codes][:, None]
         np.exp(np.multiply(scores, np.float32(1 / width), out=scores), out=scores)
-        total += (1 / scores.sum(1)) @ scores
+        scores /= scores.sum(1, keepdims=True)
+        total += scores.sum(0)
     return total / len(x), counts

@@ -111,8 +111,8 @@ class RandomCodes(_Control):
         self.config = config
 
     def _codes(self, items: Items) -> Codes:
-        seed: NDArray[np.uint64] = np.array([self.config.seed], np.uint64)
-        keys = _mix(_mix(seed) + np.arange(len(self.sizes), dtype=np.uint64))
+        seed = np.asarray([self.config.seed], np.uint64)
+        keys = _mix(_mix(seed) ^ np.arange(len(self.sizes), dtype=np.uint64))
         drawn = _mix(_mix(items.astype(np.uint64))[:, None] ^ keys)
         return (drawn % np.asarray(self.sizes, np.uint64)).astype(np.int32)
 

@@ -76,9 +76,9 @@ def train_codebook(
     seed: int = 0,
     show_progress: bool = True,
 ) -> list[Epoch]:
-    """Train the encoder in place: k-means start, then AdamW, with unused codes re-seeded in the first half of the epochs.
+    """Train the encoder in place: k-means start, then AdamW with a cosine decay, and unused codes re-seeded in the first half of the epochs.
 
-    就地训练编码器：先做 k-means 初始化，再用 AdamW 训练；前一半 epoch 之后重置未使用的码。内存占用与物品数无关（逐批读取）。
+    就地训练编码器：先做 k-means 初始化，再用 AdamW（学习率余弦衰减）训练；前一半 epoch 之后重置未使用的码。内存占用与物品数无关（逐批读取）。
 
     The result depends on the rows, their order and the seed; torch's global random numbers are not used. Memory does not grow
     with the number of items, of which one batch is read at a time. The encoder is left in evaluation mode.
@@ -88,7 +88,7 @@ def train_codebook(
         item_features: (N, embedding_dim); a million mapped rows will do. 物品特征，可为磁盘映射的百万行。
         num_epochs: passes over the items. 训练轮数。
         batch_size: items per step, at most: an epoch is cut into batches of equal size. 每步的物品数上限。
-        learning_rate: of AdamW (no weight decay). 学习率。
+        learning_rate: of AdamW at the start (no weight decay); it falls to 0. 起始学习率。
         start: make the k-means start; `False` goes on from the present codebooks. 是否做 k-means 初始化。
         seed: of the start, the order and the re-seeding. 随机种子。
         show_progress: draw a bar if the output is a terminal. 是否显示进度条。
@@ -111,6 +111,7 @@ def train_codebook(
     generator, quantizer = torch.Generator().manual_seed(seed), encoder.rq_vae.quantizer
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=learning_rate, weight_decay=0.0)
     batches, history = -(-count // batch_size), []
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs * batches)
     quantizer.reset_usage()
     encoder.train()
     with progress_bar(
@@ -120,6 +121,7 @@ def train_codebook(
             sums, reseeded = _Sums(encoder.config.codebook_sizes), [0] * encoder.config.num_codebooks
             for rows in torch.randperm(count, generator=generator).tensor_split(batches):
                 sums.add(_step(encoder, optimizer, take_features(encoder, item_features, rows.sort().values.numpy())))
+                schedule.step()
                 bar.advance()
             if 2 * epoch <= num_epochs:
                 candidates = _latents(encoder, item_features, max(BATCH, 2 * max(encoder.config.codebook_sizes)), generator)

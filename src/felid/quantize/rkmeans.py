@@ -174,12 +174,14 @@ class RKMeans:
 
     def _refine(self, x: Vectors, residual: Vectors, codes: Codes) -> Codes:
         """Fit the codebooks to each other, as long as the error falls and no level raises it; `residual` follows."""
+        centre = x.mean(0)
+        spread = sum(_energy(x[rows] - centre) for rows in blocks(len(x)))
         least, given = _energy(residual), codes
         for _ in range(0 if self.config.balanced else self.config.refinements):
             kept, self._codebooks = self._codebooks, self._fitted_to_each_other(residual, codes)
             residual[:] = x
             codes, errors = self._encode(residual)
-            if errors[-1] >= least or any(after > before for before, after in pairwise(errors)):
+            if errors[-1] >= least or any(after > before for before, after in pairwise((spread, *errors))):
                 self._codebooks, codes = kept, given
                 residual[:] = x
                 for level, codebook in enumerate(kept):

@@ -6,6 +6,7 @@ this module.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 
 from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
-from felid.errors import SemanticIdError
+from felid.errors import FelidWarning, SemanticIdError
 from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input
 from felid.rows import Vectors
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from felid.quantize.rqvae_training import Autoencoder
 
 Size = Annotated[int, Field(ge=1)]
+LOW_UTILISATION = 0.5
+"""Share of a level's codes in use below which `fit` warns."""
 
 
 class RQVAEConfig(Config):
@@ -54,11 +57,11 @@ class RQVAEConfig(Config):
     """Step size; TIGER: .4 with adagrad."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of the matrices; codebooks and biases have none."""
-    batch_size: int = Field(1024, ge=1)
-    """Items per step, at most: an epoch is cut into batches of equal size."""
-    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(256, ge=1)
+    """Items per step, at most: an epoch is cut into batches of equal size. TIGER: 1,024, which learns less per epoch."""
+    epochs: int = Field(60, ge=1)
     """Passes over the fit rows; TIGER: 20,000."""
-    reseed_every: int = Field(10, ge=0)
+    reseed_every: int = Field(2, ge=0)
     """Epochs between two replacements of codes that had no item since the last; 0 = never."""
     reseed_share: float = Field(0.5, ge=0, le=1)
     """First share of all epochs in which codes are replaced."""
@@ -127,7 +130,7 @@ class RQVAE:
 
         Raises:
             SemanticIdError: fewer distinct rows than codes in the first level; `context.start` does not fit the config; or
-                alignment is asked for and `context.collaborative` is missing.
+                alignment is asked for and `context.collaborative` is missing; or the loss is no longer finite.
             EmbeddingError: `x` is not a finite (N, D) matrix, or the collaborative vectors do not fit it.
 
         Warns:
@@ -137,6 +140,7 @@ class RQVAE:
 
         x = self._check_rows(x)
         self._fitted = rqvae_training.fit(x, self.config, context)
+        self._warn_of_unused(self.encode(x))
         return self
 
     def encode(self, x: Vectors, items: NDArray[np.int64] | None = None) -> Codes:
@@ -189,6 +193,17 @@ class RQVAE:
         if self._fitted is None:
             raise SemanticIdError("the quantiser has no codebooks yet; call fit, or load a fitted one")
         return self._fitted
+
+    def _warn_of_unused(self, codes: Codes) -> None:
+        used = [len(np.unique(column)) / size for column, size in zip(codes.T, self.sizes, strict=True)]
+        low = min(range(len(used)), key=used.__getitem__)
+        if used[low] < LOW_UTILISATION:
+            warnings.warn(
+                f"level {low} of the RQ-VAE uses {used[low]:.0%} of its {self.sizes[low]} codes; set quantizer.reseed_every=2, "
+                "update=ema, start=kmeans and standardize=true, or lower quantizer.sizes or the learning rate",
+                FelidWarning,
+                stacklevel=3,
+            )
 
     def _check_rows(self, x: Vectors) -> Vectors:
         x, size = check_input(x), self.sizes[0]

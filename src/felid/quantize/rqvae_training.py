@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from felid.errors import ArtifactError, FelidWarning, SemanticIdError
+from felid.errors import ArtifactError, SemanticIdError
 from felid.quantize.autoencoder import RQVAENetwork
 from felid.quantize.base import Codes, FitContext
 from felid.quantize.codebook import SemanticIDConfig, VectorQuantizer
 from felid.quantize.collaborative import alignment_loss, check_collaborative, cluster_codes, mean_diversity_loss
 from felid.quantize.rkmeans import RKMeans, RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
-from felid.rows import Vectors
+from felid.rows import Vectors, blocks
 
 BLOCK = 256
 """Rows per matrix product outside training. Always as many, so that a row's result does not depend on its neighbours."""
@@ -30,8 +29,6 @@ START_ROWS = 65_536
 """Rows that the k-means start learns from, or 64 per code if that is more."""
 CLUSTER_EPOCHS = 5
 """Epochs between two groupings of the codes for the diversity loss."""
-LOW_UTILISATION = 0.5
-"""Share of a level's codes in use below which `fit` warns."""
 
 
 class Autoencoder:
@@ -142,8 +139,9 @@ def untrained(x: Vectors, config: RQVAEConfig) -> Autoencoder:
     """A network with seeded random weights, which knows the scale of `x` (N, D); a constant dimension is only centred."""
     mean, scale = np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
     if config.standardize:
-        mean, deviation = x.mean(0, dtype=np.float64).astype(np.float32), x.std(0, dtype=np.float64)
-        floor = 1e-6 * np.abs(x).max()
+        parts, floor = list(blocks(len(x))), 1e-6 * max(float(x.max()), -float(x.min()))
+        mean = np.asarray(x.mean(0, dtype=np.float64), np.float32)
+        deviation = np.sqrt(sum(np.square(x[part] - mean, dtype=np.float64).sum(0) for part in parts) / len(x))
         scale = np.where(deviation > floor, deviation, 1).astype(np.float32)
     return Autoencoder(_network(x.shape[1], config).eval(), mean, scale)
 
@@ -173,20 +171,7 @@ def fit(x: Vectors, config: RQVAEConfig, context: FitContext) -> Autoencoder:
     for level, codebook in zip(model.levels, start, strict=True):
         level.set_codebook(torch.from_numpy(np.array(codebook, np.float32)))
     _Training(model, x, config, context).run()
-    _warn_of_unused(model.encode(x), config.sizes)
     return model
-
-
-def _warn_of_unused(codes: Codes, sizes: tuple[int, ...]) -> None:
-    used = [len(np.unique(column)) / size for column, size in zip(codes.T, sizes, strict=True)]
-    low = min(range(len(sizes)), key=used.__getitem__)
-    if used[low] < LOW_UTILISATION:
-        warnings.warn(
-            f"level {low} of the RQ-VAE uses {used[low]:.0%} of its {sizes[low]} codes; set quantizer.reseed_every=5, "
-            "update=ema, start=kmeans and standardize=true, or lower quantizer.sizes or the learning rate",
-            FelidWarning,
-            stacklevel=4,
-        )
 
 
 class _Training:
@@ -210,6 +195,11 @@ class _Training:
                 clusters, seed = self.config.diversity_clusters, self.config.seed
                 self.clusters = [cluster_codes(level.codebook, clusters, seed) for level in self.model.levels]
             record = self._epoch()
+            if not np.isfinite(record["loss"]):
+                raise SemanticIdError(
+                    f"the RQ-VAE's loss is {record['loss']} in epoch {epoch}; lower quantizer.learning_rate "
+                    f"({self.config.learning_rate:g}) or set standardize=true"
+                )
             reseeded = self._reseed() if self._is_reseeding(epoch) else [0] * len(self.config.sizes)
             self.context.log({"epoch": epoch, **record, "reseeded": reseeded})
             self.context.progress(epoch, self.config.epochs)

@@ -119,7 +119,7 @@ def usage_figure(report: HealthReport, codes: Codes) -> Figure:
             mode="lines",
             fill="tozeroy" if level == 0 else "none",
             name=f"level {level} ({report.levels[level].used:,} of {size:,} used)",
-            line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, "shape": "hv" if size <= POINTS else "linear"},
+            line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, "shape": "hvh" if size <= POINTS else "linear"},
             hovertemplate="%{y:.2f} times even use<extra>%{fullData.name}</extra>",
         )
         lines.append(line)
@@ -185,7 +185,7 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> list[Figure]:
             "Learning curves",
             "Losses per epoch, logarithmic.",
             losses,
-            {**_axes("epoch", "loss"), "yaxis": {"type": "log"}},
+            {**_axes("epoch", "loss"), "yaxis": {"type": "log", "dtick": "D2"}},
         )
     ]
     if "utilisation" in log[0]:
@@ -223,8 +223,13 @@ def _axes(x: str, y: str, *, percent: bool = False) -> dict[str, Any]:
     return {
         "height": 340,
         "margin": {"l": 56, "r": 10, "t": 10, "b": 44},
-        "xaxis": {"title": {"text": x}, "fixedrange": True, "showgrid": False, "automargin": True},
-        "yaxis": {"title": {"text": y}, "fixedrange": True, "rangemode": "tozero", **({"tickformat": ".0%"} if percent else {})},
+        "xaxis": {"title": {"text": x, "font": {"size": 13}}, "fixedrange": True, "showgrid": False, "automargin": True},
+        "yaxis": {
+            "title": {"text": y, "font": {"size": 13}},
+            "fixedrange": True,
+            "rangemode": "tozero",
+            **({"tickformat": ".0%", "range": [0, 1.02]} if percent else {}),
+        },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "bargap": 0.25,
         "showlegend": True,

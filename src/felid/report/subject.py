@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from felid.artifacts import open_artifact, read_json, read_run
-from felid.config import Config, validate
+from felid.config import validate
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
-from felid.embedding import load_embeddings, open_embeddings
-from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
+from felid.embedding import open_embeddings
 from felid.errors import ArtifactError, SemanticIdError
-from felid.quantize import QuantizerConfig, build_quantizer, load_quantizer
-from felid.quantize.base import Codes, FitContext, Quantizer
-from felid.quantize.catalogue import ColdConfig, TokenizeConfig, encode_catalogue, fit_rows
+from felid.quantize import build_quantizer, load_quantizer
+from felid.quantize.base import Codes, Quantizer
+from felid.quantize.catalogue import encode_catalogue
 from felid.recommender import titles_of
-from felid.rows import Rows
+from felid.rows import RowFile, Rows
 from felid.semantic_ids import SemanticIds
+from felid.tokenizing import TokenizeSettings
 
 Columns = Mapping[str, list[Any]]
 Progress = Callable[[int, int], None]
 TOKEN = re.compile(r"<[A-Za-z]+_(\d+)>")
-
-
-class StageSettings(Config):
-    """The part of a tokenize artifact's manifest that says how its quantiser was fitted."""
-
-    quantizer: QuantizerConfig
-    """The quantiser."""
-    collaborative: CollaborativeConfig | None = None
-    """Vectors from behaviour."""
-    tokenize: TokenizeConfig = TokenizeConfig()
-    """How many items it learns from."""
-    cold: ColdConfig = ColdConfig()
-    """Which items it learns from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +105,9 @@ def _folders(root: Path, stages: tuple[str, ...]) -> dict[str, Path]:
     return {stage: open_artifact(root / known[stage]).path for stage in stages}
 
 
-def _settings(folder: Path) -> StageSettings:
+def _settings(folder: Path) -> TokenizeSettings:
     config = open_artifact(folder).manifest.get("config", {})
-    return validate(StageSettings, {name: config[name] for name in StageSettings.model_fields if name in config})
+    return validate(TokenizeSettings, {name: config[name] for name in TokenizeSettings.model_fields if name in config})
 
 
 def _columns(dataset: Dataset) -> Columns:
@@ -144,25 +131,21 @@ def _read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
         raise ArtifactError(f"{path} is not valid JSON lines ({error}); run `felid tokenize` again") from error
 
 
-def _fit_notes(settings: StageSettings) -> tuple[str, ...]:
+def _fit_notes(settings: TokenizeSettings) -> tuple[str, ...]:
     if settings.cold.quantizer_fit == "all":
         return ("transductive: the quantiser was fitted on all items, those without training interactions among them",)
     return ("the quantiser was fitted on items with training interactions; the others were encoded with the frozen quantiser",)
 
 
-def _refit(settings: StageSettings, dataset: Dataset, vectors: Rows) -> Callable[[Progress], Codes]:
+def _refit(settings: TokenizeSettings, dataset: Dataset, vectors: Rows) -> Callable[[Progress], Codes]:
     """What fits the same quantiser with the next seed on the same rows, and encodes everything."""
 
     def refit(progress: Progress) -> Codes:
         config = settings.quantizer
         other = validate(type(config), {**config.model_dump(), "seed": getattr(config, "seed", 0) + 1})
-        train = LeaveOneOut(dataset.sequences()).train()
-        warm = LeaveOneOut(dataset.sequences()).warm_items(len(dataset.items))
-        rows = fit_rows(np.ones_like(warm) if settings.cold.quantizer_fit == "all" else warm, settings.tokenize)
-        behaviour = None
-        if settings.collaborative is not None:
-            behaviour = collaborative_vectors(settings.collaborative, dataset.item_ids, train.items, train.offsets)[rows]
-        context = FitContext(items=rows, collaborative=behaviour, progress=progress)
+        split = LeaveOneOut(dataset.sequences())
+        rows = settings.fit_rows(split.warm_items(len(dataset.items)))
+        context = replace(settings.context(split, dataset.item_ids, rows), progress=progress)
         return encode_catalogue(build_quantizer(other).fit(vectors[rows], context), vectors)
 
     return refit
@@ -198,6 +181,9 @@ def subject_of_file(file: Path, root: Path) -> Subject:
         notes.append(f"{len(rows):,} items are in both the file ({len(imported):,}) and the catalogue ({len(names):,})")
     codes = np.array([imported[names[row]] for row in rows], np.int32)
     titles = titles_of(dataset)
+    vectors = None
+    if "embed" in stages:
+        vectors = RowFile(open_embeddings(open_artifact(root / stages["embed"]).path, normalized=True).path, select=rows)
     return Subject(
         source=file.name,
         codes=codes,
@@ -205,9 +191,7 @@ def subject_of_file(file: Path, root: Path) -> Subject:
         item_ids=dataset.item_ids[rows],
         titles=[titles[row] for row in rows],
         columns={name: [values[row] for row in rows] for name, values in _columns(dataset).items()},
-        vectors=load_embeddings(open_artifact(root / stages["embed"]).path, normalized=True)[1][rows]
-        if "embed" in stages
-        else None,
+        vectors=vectors,
         notes=tuple(notes),
     )
 

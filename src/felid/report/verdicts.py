@@ -68,7 +68,7 @@ def _use_remedy(level: int, health: LevelHealth, share: float) -> str:
             "start=kmeans, standardize=true, reseed_every above 0."
         )
     if health.perplexity < 0.15 * health.size:
-        return "Some codes hold most items: try quantizer.balanced=true (rkmeans) or fewer, larger levels."
+        return "Some codes hold most items: try quantizer.balanced=true (rkmeans)."
     return ""
 
 
@@ -76,6 +76,8 @@ def _collisions(report: HealthReport) -> Iterator[Verdict]:
     found = report.before or report.after
     when = "Before collisions are resolved, " if report.before else ""
     text = f"{when}{_percent(found.rate)} of the items share all their codes; the largest group has {found.largest_group:,}."
+    if found.largest_group < 2:
+        text = f"{when}no two items share all their codes."
     status: Status = "poor" if found.rate > 0.5 or found.largest_group > 100 else "watch"
     if found.rate <= 0.3 and found.largest_group <= 25:
         status = "good"
@@ -124,7 +126,7 @@ def _categories(report: HealthReport) -> Iterator[Verdict]:
         first = report.categories[0]
         text = (
             f"With the first code alone, {_percent(first.purity)} of the items are in the commonest category of their code "
-            f"({_percent(report.largest_category)} if all were one group; adjusted mutual information {first.adjusted:.2f})."
+            f"({_percent(report.largest_category)} if all were one group; adjusted mutual information {first.adjusted:z.2f})."
         )
         status = _status(first.adjusted, 0.2, 0.05)
         remedy = "The codes say little about this column: check text.columns and the embedder, or choose another --category."
@@ -135,7 +137,7 @@ def _stability(report: HealthReport) -> Iterator[Verdict]:
     if report.stability:
         first, last = report.stability[0].adjusted, report.stability[-1].adjusted
         status = _status(first, 0.5, 0.2)
-        text = f"With another seed, groups by first code agree to {first:.2f} (1 = same, 0 = chance), by all codes to {last:.2f}."
+        text = f"With another seed, groups by first code agree to {first:z.2f} (1 = same, 0 = chance), by all to {last:z.2f}."
         remedy = "Report results over several seeds of the quantiser; more restarts or fewer codes in level 0 make it steadier."
         yield Verdict(status, text, "" if status == "good" else remedy)
 
