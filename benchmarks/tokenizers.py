@@ -108,7 +108,7 @@ def _measure(cell: Cell, root: Path, threads: int) -> dict[str, Any]:
     result |= _health(root / places["tokenize"], root / places["embed"])
     _felid("train", root, overrides, threads)
     places = read_run(root)["stages"]
-    last = read_json(root / places["train"] / "curve.json")[-1]
+    last = read_json(root / places["train"] / "progress.json")["curve"][-1]
     return result | {name: last[name] for name in ("recall@10", "ndcg@10", "loss", "seconds")}
 
 

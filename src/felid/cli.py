@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not
     import numpy as np
     from numpy.typing import NDArray
 
-    from felid.pipeline import Stage
+    from felid.pipeline import Pipeline, Stage
     from felid.recommender import ItemId, Recommendation, Recommender
 
 app = typer.Typer(
@@ -117,6 +117,19 @@ def tokenize(
 
 
 @app.command()
+def codebooks(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None) -> None:
+    """Make the codebooks that an RQ-VAE starts from, as an artifact of their own."""
+    import numpy as np
+
+    pipeline = _pipeline(run, overrides, recipe)
+    folder = pipeline.make_start()
+    for level, codebook in enumerate(pipeline.tokenizing.load_start(folder)):
+        (size, width), norms = codebook.shape, np.linalg.norm(codebook, axis=1)
+        console.print(f"level {level}: {size} codes of width {width}, norms {norms.min():.3g} to {norms.max():.3g}")
+    console.print(f"start codebooks: {folder}", soft_wrap=True)
+
+
+@app.command()
 def train(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
     """Train the model, from its last checkpoint on (and make what that needs)."""
     _stage("train", run, overrides, recipe, fresh)
@@ -184,6 +197,10 @@ def _stop(line: str, status: int) -> NoReturn:
 
 
 def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | None, fresh: bool) -> None:
+    _pipeline(root, overrides, recipe).run(stage, fresh=(stage,) if fresh else ())
+
+
+def _pipeline(root: Path, overrides: list[str] | None, recipe: str | None) -> Pipeline:
     from felid.data.dataset import Dataset
     from felid.pipeline import Pipeline
     from felid.recipe import load_recipe, resolve
@@ -199,7 +216,7 @@ def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | 
             dataset = Dataset.load(open_artifact(root / notes["given"]).path)
     else:
         raise RecipeError(f"{root} is no run folder yet (no recipe.json); add --recipe RECIPE to begin one")
-    Pipeline(resolved, root, dataset=dataset, console=console).run(stage, fresh=(stage,) if fresh else ())
+    return Pipeline(resolved, root, dataset=dataset, console=console)
 
 
 def _split(line: str) -> list[str]:

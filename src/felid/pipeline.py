@@ -28,7 +28,7 @@ from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_
 from felid.embedding import fingerprint as embedding_fingerprint
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
-from felid.errors import DataError
+from felid.errors import DataError, RecipeError
 from felid.evaluation import evaluate, evaluate_run, print_metrics
 from felid.evaluation.protocol import POLICIES, check_request
 from felid.evaluation.report import PARTS
@@ -82,6 +82,21 @@ class Pipeline:
                 write_json(self.root / "metrics.json", metrics)
                 print_metrics(metrics, self.console)
         return self.done[until].path
+
+    def make_start(self) -> Path:
+        """Make the codebooks that the quantiser starts from (and what that needs), to be looked at; returns their folder.
+
+        Raises:
+            RecipeError: the recipe's quantiser has no such start.
+        """
+        if self.tokenizing.start_settings is None:
+            text = f"quantizer.kind={self.recipe.quantizer.kind} with these settings has no codebooks to start from"
+            raise RecipeError(f"{text}; it needs quantizer.kind=rqvae with quantizer.start=kmeans")
+        self.run("embed")
+        with artifacts.lock(self.root):
+            start = self._make_start()
+        assert start is not None
+        return start.path
 
     def _commit(self) -> None:
         """Make this recipe that of the run folder: not before it has worked, lest it replace one that does."""

@@ -144,10 +144,10 @@ class SemanticIDEncoder(nn.Module, SemanticIDEncoderInterface):
             ArtifactError: a missing or damaged file, or weights of other sizes. 文件缺失、损坏，或尺寸不符。
         """
         path = Path(folder)
-        meta = read_json(path / CONFIG, ("hidden",))
+        meta = read_json(path / CONFIG, ("codebook_sizes", "hidden"))
         try:
-            hidden = meta.pop("hidden")
-            encoder = cls(SemanticIDConfig(**meta), hidden)
+            sizes, hidden = tuple(meta.pop("codebook_sizes")), tuple(meta.pop("hidden"))
+            encoder = cls(SemanticIDConfig(codebook_sizes=sizes, **meta), hidden)
             encoder.load_state_dict(load_file(path / WEIGHTS))
         except (OSError, RuntimeError, SafetensorError, SemanticIdError, TypeError) as error:
             reason = str(error).splitlines()[0]

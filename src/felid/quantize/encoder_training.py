@@ -76,9 +76,9 @@ def train_codebook(
     seed: int = 0,
     show_progress: bool = True,
 ) -> list[Epoch]:
-    """Train the encoder in place: k-means start, then AdamW with a cosine decay, and unused codes re-seeded in the first half of the epochs.
+    """Train the encoder in place: k-means start, then AdamW with a cosine decay. 就地训练编码器：k-means 初始化，再用 AdamW。
 
-    就地训练编码器：先做 k-means 初始化，再用 AdamW（学习率余弦衰减）训练；前一半 epoch 之后重置未使用的码。内存占用与物品数无关（逐批读取）。
+    Unused codes are re-seeded in the first half of the epochs. 前一半 epoch 之后重置未使用的码；逐批读取，内存占用与物品数无关。
 
     The result depends on the rows, their order and the seed; torch's global random numbers are not used. Memory does not grow
     with the number of items, of which one batch is read at a time. The encoder is left in evaluation mode.
