@@ -9,7 +9,7 @@ import sys
 
 from jaxtyping import install_import_hook
 
-EXECUTED = ("felid.models", "felid.search")
+EXECUTED = ("felid.models", "felid.search", "felid.quantize.nearest", "felid.quantize.residual", "felid.quantize.autoencoder")
 
 _early = sorted(name for name in sys.modules if name.startswith(EXECUTED))
 if _early:

@@ -180,7 +180,7 @@ def _damaged(artifact: Artifact) -> list[str]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
-    for name in ("felid", "torch", "numpy", "polars", "faiss-cpu", "scikit-learn", "accelerate", "sentence-transformers"):
+    for name in ("felid", "torch", "numpy", "polars", "scikit-learn", "scipy", "accelerate", "sentence-transformers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

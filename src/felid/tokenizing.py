@@ -13,10 +13,10 @@ from felid.data.histories import LeaveOneOut
 from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
 from felid.errors import SemanticIdError
 from felid.quantize import CollisionConfig, NoCollisionConfig, QuantizerConfig, RKMeansConfig, SuffixConfig
-from felid.quantize.base import FitContext, Vectors, load_codebooks, save_codebooks
+from felid.quantize.base import FitContext, load_codebooks, save_codebooks
 from felid.quantize.catalogue import ColdConfig, TokenizeConfig, fit_rows
 from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
-from felid.rows import Rows
+from felid.rows import Rows, Vectors
 
 
 class TokenizeSettings(Config):
@@ -34,7 +34,7 @@ class TokenizeSettings(Config):
         if not isinstance(self.quantizer, RQVAEConfig) or self.quantizer.start != "kmeans":
             return None
         sections = self.model_dump(mode="json", include={"tokenize", "cold"})
-        return sections | {"quantizer": self.quantizer.model_dump(mode="json", include=START_FIELDS)}
+        return sections | {"quantizer": self.quantizer.model_dump(mode="json", include=set(START_FIELDS))}
 
     def check_trainable(self) -> None:
         """Refuse training on shared IDs unless it is asked for.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, assert_never
+from typing import TYPE_CHECKING, Annotated, assert_never
 
 from pydantic import Field
 
@@ -26,6 +27,30 @@ from felid.quantize.rkmeans import RKMeans, RKMeansConfig
 from felid.quantize.rqvae import RQVAE, RQVAEConfig
 from felid.rows import Vectors
 
+if TYPE_CHECKING:
+    from felid.quantize.codebook import SemanticIDConfig, VectorQuantizer
+    from felid.quantize.encoder import SemanticIDEncoder, SemanticIDEncoderInterface
+    from felid.quantize.encoder_training import compute_codebook_utilization, start_codebooks, train_codebook
+    from felid.quantize.residual import ResidualVectorQuantizer
+else:
+    _WITH_TORCH = {
+        "SemanticIDConfig": "codebook",
+        "VectorQuantizer": "codebook",
+        "ResidualVectorQuantizer": "residual",
+        "SemanticIDEncoder": "encoder",
+        "SemanticIDEncoderInterface": "encoder",
+        "compute_codebook_utilization": "encoder_training",
+        "start_codebooks": "encoder_training",
+        "train_codebook": "encoder_training",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Load torch with the first of these names, not with this package."""
+        if name not in _WITH_TORCH:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+
+
 QuantizerConfig = Annotated[RKMeansConfig | RQVAEConfig | PQConfig | RandomConfig | ItemNumberConfig, Field(discriminator="kind")]
 """Settings of any quantiser, told apart by `kind`."""
 
@@ -46,15 +71,23 @@ __all__ = [
     "RQVAEConfig",
     "RandomCodes",
     "RandomConfig",
+    "ResidualVectorQuantizer",
     "Resolution",
+    "SemanticIDConfig",
+    "SemanticIDEncoder",
+    "SemanticIDEncoderInterface",
     "SinkhornConfig",
     "SuffixConfig",
+    "VectorQuantizer",
     "Vectors",
     "build_quantizer",
     "collision_statistics",
+    "compute_codebook_utilization",
     "distortion",
     "load_quantizer",
     "resolve_collisions",
+    "start_codebooks",
+    "train_codebook",
 ]
 
 
