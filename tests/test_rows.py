@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from felid import rows
-from felid.rows import RowFile, blocks, write_rows
+from felid.errors import ArtifactError
+from felid.rows import RowFile, blocks, load_array, write_rows
 
 
 @pytest.fixture
@@ -53,3 +54,31 @@ def test_written_file_is_the_one_of_numpy(tmp_path: Path):
 def test_blocks_cover_everything_once():
     assert [list(range(10))[block] for block in blocks(10, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert list(blocks(0)) == []
+
+
+def test_an_array_is_read_if_its_shape_fits(matrix):
+    values, path = matrix
+    for shape in ((50, 3), (None, 3), (50, None), (None, None)):
+        np.testing.assert_array_equal(load_array(path, shape), values)
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 3, 1), (49, None), (None, 4), ()])
+def test_an_array_of_another_shape_is_refused(matrix, shape: tuple[int | None, ...]):
+    wanted = str(shape).replace("None", "any")
+    with pytest.raises(ArtifactError) as error:
+        load_array(matrix[1], shape)
+    assert str(error.value) == f"{matrix[1]} has shape (50, 3), expected {wanted}; run `felid tokenize` again"
+
+
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "objects"])
+def test_a_file_that_cannot_be_read_names_the_command_that_writes_it(matrix, damage: str):
+    path = matrix[1]
+    match damage:
+        case "absent":
+            path.unlink()
+        case "objects":
+            np.save(path, np.array([{}]))
+        case _:
+            path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"m\.npy cannot be read .*; run `felid embed` again"):
+        load_array(path, (50, 3), "felid embed")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from felid import rows
 from felid.artifacts import read_json, read_run
 from felid.data.dataset import Dataset
+from felid.data.histories import LeaveOneOut
 from felid.errors import FelidWarning, RecipeError, SemanticIdError
 from felid.pipeline import Pipeline
 from felid.recipe import Recipe, resolve
+from felid.rows import RowFile
 from felid.semantic_ids import SemanticIds
+from felid.tokenizing import TokenizeStage
 
 SMALL = ["quantizer.sizes=[4,4]", "embedding.dim=8", "model.width=16", "model.feed_forward=16", "training.epochs=1"]
 RQVAE = ["quantizer.kind=rqvae", "quantizer.hidden=[8]", "quantizer.latent=4", "quantizer.epochs=2", *SMALL]
@@ -23,13 +28,13 @@ def small(*overrides: str) -> Recipe:
     return resolve({}, [*SMALL, *overrides])
 
 
-def shop(cold_text: str = "lamp", num_cold: int = 8) -> Dataset:
-    """40 users with 6 of 30 items each; more items that nobody took."""
+def shop(cold_text: str = "lamp", num_cold: int = 8, first_cold: int = 30) -> Dataset:
+    """40 users with 6 of items 0-29 each; more items, from `first_cold` on, that nobody took."""
     rng = np.random.default_rng(0)
     rows = [(user, int(item)) for user in range(40) for item in rng.permutation(30)[:6]]
     words = ["red", "blue", "green", "steel", "oak", "cup", "plate", "chair", "desk", "box"]
     titles = [" ".join(rng.choice(words, 3)) for _ in range(30)] + [f"{cold_text} {n}" for n in range(num_cold)]
-    items = pl.DataFrame({"item_id": range(30 + num_cold), "title": titles})
+    items = pl.DataFrame({"item_id": [*range(30), *range(first_cold, first_cold + num_cold)], "title": titles})
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
     return Dataset.from_frames("shop", interactions.with_columns(position=pl.int_range(6).repeat_by(40).explode()), items)
 
@@ -52,6 +57,18 @@ def test_pitfall_quantiser_scaler_or_lsa_fitted_on_cold_items(tmp_path: Path):
     np.testing.assert_array_equal(found["warm", "lamp"], found["warm", "sofa red oak"])
     assert not np.array_equal(found["all", "lamp"], found["all", "sofa red oak"])
     assert SemanticIds.load(stage(tmp_path / "warm-lamp", "tokenize")).num_items == 38
+
+
+@pytest.mark.parametrize("collision", ["suffix", "nearest-free", "sinkhorn"])
+def test_ids_of_warm_items_do_not_depend_on_cold_ones(tmp_path: Path, collision: str):
+    """Cold items sort first, so they would be numbered and placed first if they took part."""
+    found = []
+    for text in ("lamp", "sofa red oak"):
+        recipe = small(f"collision.kind={collision}", "quantizer.sizes=[5,16]", "quantizer.iterations=1")
+        Pipeline(recipe, tmp_path / text, dataset=shop(text, num_cold=4, first_cold=-8)).run("tokenize")
+        ids = SemanticIds.load(stage(tmp_path / text, "tokenize"))
+        found.append([ids.of(item) for item in range(30)])
+    assert found[0] == found[1]
 
 
 def test_pitfall_rqvae_fitted_on_cold_items(tmp_path: Path):
@@ -83,13 +100,51 @@ def test_start_codebooks_are_an_artifact_of_their_own_and_are_used(tmp_path: Pat
     longer = resolve({}, [*RQVAE, "quantizer.epochs=3"])  # training longer does not change the start
     Pipeline(longer, tmp_path, dataset=shop()).run("tokenize")
     assert (folder / "manifest.json").stat().st_mtime_ns == made
-    assert (
-        read_json(stage(tmp_path, "tokenize") / "manifest.json")["inputs"]["start"]
-        == read_json(folder / "manifest.json")["digest"]
-    )
+    manifests = [read_json(path) for path in (tmp_path / "quantize").glob("*/manifest.json")]
+    assert {manifest["inputs"]["start"] for manifest in manifests} == {read_json(folder / "manifest.json")["digest"]}
     assert len((stage(tmp_path, "tokenize") / "log.jsonl").read_text().splitlines()) == 3
     with pytest.raises(RecipeError, match="rkmeans with these settings has no codebooks"):
         Pipeline(small(), tmp_path, dataset=shop()).make_start()
+
+
+@pytest.mark.filterwarnings("ignore:level . of the RQ-VAE:felid.errors.FelidWarning")
+def test_the_fit_begins_with_the_start_codebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Pipeline(resolve({}, RQVAE), tmp_path / "a", dataset=shop()).run("tokenize")
+    load = TokenizeStage.load_start
+    monkeypatch.setattr(TokenizeStage, "load_start", lambda self: tuple(codebook + 1 for codebook in load(self) or ()))
+    Pipeline(resolve({}, RQVAE), tmp_path / "b", dataset=shop()).run("tokenize")
+    networks = [stage(tmp_path / name, "tokenize") / "quantizer" / "network.safetensors" for name in "ab"]
+    assert networks[0].read_bytes() != networks[1].read_bytes()
+
+
+def test_another_resolver_fits_nothing_again(tmp_path: Path):
+    Pipeline(small(), tmp_path, dataset=shop()).run("tokenize")
+    first = stage(tmp_path, "tokenize")
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "quantize").glob("*/manifest.json")}
+    Pipeline(small("collision.kind=none"), tmp_path, dataset=shop()).run("tokenize")
+    shared = stage(tmp_path, "tokenize")
+    assert shared != first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "quantize").glob("*/manifest.json")} == made
+    Pipeline(small("collision.kind=none", "collision.allow_training=true"), tmp_path, dataset=shop()).run("tokenize")
+    assert stage(tmp_path, "tokenize") == shared
+    Pipeline(small(), tmp_path, dataset=shop()).run("tokenize", fresh=("tokenize",))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "quantize").glob("*/manifest.json")} != made
+
+
+def test_collaborative_vectors_do_not_see_held_out_items(tmp_path: Path):
+    """The last two items of every user change; what is learnt does not."""
+    ends, recipe = [], resolve({}, [*RQVAE, "quantizer.alignment_weight=1", "collaborative.kind=cooccurrence"])
+    for name, shift in (("a", 0), ("b", 1)):
+        data = shop(num_cold=0)
+        held_out = pl.col("position") >= 4
+        moved = data.interactions.with_columns(
+            item_id=pl.when(held_out).then((pl.col("item_id") + shift) % 30).otherwise("item_id")
+        )
+        other = Dataset.from_frames("shop", moved, data.items)
+        assert LeaveOneOut(other.sequences()).warm_items(30).all()
+        Pipeline(recipe, tmp_path / name, dataset=other).run("tokenize")
+        ends.append((stage(tmp_path / name, "tokenize") / "quantizer" / "network.safetensors").read_bytes())
+    assert ends[0] == ends[1]
 
 
 def test_collaborative_vectors_shape_the_codes_and_are_part_of_the_key(tmp_path: Path):
@@ -144,6 +199,32 @@ def test_every_quantiser_runs_from_a_recipe(tmp_path: Path, quantizer: list[str]
     Pipeline(small(*(f"quantizer.{key}" for key in quantizer)), tmp_path, dataset=shop()).run("tokenize")
     ids = SemanticIds.load(stage(tmp_path, "tokenize"))
     assert len({ids.of(item) for item in range(38)}) == 38
+
+
+@pytest.mark.parametrize("collision", ["suffix", "nearest-free", "sinkhorn"])
+def test_tokenizing_never_reads_more_than_a_block_or_the_sample(tmp_path: Path, collision: str, monkeypatch: pytest.MonkeyPatch):
+    rng, read = np.random.default_rng(0), list[int]()
+    np.save(tmp_path / "v.npy", rng.normal(size=(38, 8)).astype(np.float32))
+    np.save(tmp_path / "ids.npy", np.arange(38))
+    given = f"embedding={{kind: precomputed, vectors: {tmp_path / 'v.npy'}, ids: {tmp_path / 'ids.npy'}}}"
+    sizes = ["quantizer.sizes=[16,4]", "quantizer.iterations=2"] if collision == "suffix" else ["quantizer.sizes=[2,64]"]
+    get = RowFile.__getitem__
+
+    def watched(self: RowFile, rows: slice | np.ndarray) -> np.ndarray:
+        found = get(self, rows)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(RowFile, "__getitem__", watched)
+    monkeypatch.setattr(rows.blocks, "__defaults__", (8,))
+    overrides = [given, *sizes, f"collision.kind={collision}", "tokenize.max_fit_items=12"]
+    if collision != "suffix":
+        monkeypatch.setattr("felid.quantize.resolve_moves.ROWS", 8)
+        overrides[1] = "quantizer.sizes=[2,12]"
+    with contextlib.suppress(SemanticIdError):  # 38 items in 24 IDs do not fit: the reads are what counts
+        Pipeline(resolve({}, overrides), tmp_path / "run", dataset=shop()).run("tokenize")
+    assert sum(read) >= 38
+    assert max(read) <= 12
 
 
 def test_a_bound_on_the_items_to_learn_from_is_kept(tmp_path: Path):

@@ -121,9 +121,8 @@ def codebooks(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe 
     """Make the codebooks that an RQ-VAE starts from, as an artifact of their own."""
     import numpy as np
 
-    pipeline = _pipeline(run, overrides, recipe)
-    folder = pipeline.make_start()
-    for level, codebook in enumerate(pipeline.tokenizing.load_start(folder)):
+    folder = _pipeline(run, overrides, recipe).make_start()
+    for level, codebook in enumerate(np.load(path) for path in sorted(folder.glob("codebook_*.npy"))):
         (size, width), norms = codebook.shape, np.linalg.norm(codebook, axis=1)
         console.print(f"level {level}: {size} codes of width {width}, norms {norms.min():.3g} to {norms.max():.3g}")
     console.print(f"start codebooks: {folder}", soft_wrap=True)

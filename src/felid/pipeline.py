@@ -6,9 +6,9 @@ embed again, and a second run of an unchanged recipe does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,13 +35,10 @@ from felid.evaluation.report import PARTS
 from felid.models import build_model
 from felid.models.base import GenerativeModel
 from felid.progress import plain_console, progress_bar
-from felid.quantize import build_quantizer
-from felid.quantize.catalogue import tokenize_catalogue
 from felid.recipe import Recipe
 from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
-from felid.rows import RowFile
 from felid.semantic_ids import SemanticIds
-from felid.tokenizing import TokenizeSettings
+from felid.tokenizing import TokenizeSettings, TokenizeStage
 from felid.training import Examples, TrainingData, train
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
@@ -62,7 +59,6 @@ class Pipeline:
         self.recipe, self.root, self.given = recipe, root, dataset
         self.console = console or plain_console(quiet=True)
         self.done: dict[Stage, Artifact] = {}
-        self.start: Artifact | None = None
         self.tokenizing = TokenizeSettings.model_validate({name: getattr(recipe, name) for name in TokenizeSettings.model_fields})
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
@@ -94,7 +90,7 @@ class Pipeline:
             raise RecipeError(f"{text}; it needs quantizer.kind=rqvae with quantizer.start=kmeans")
         self.run("embed")
         with artifacts.lock(self.root):
-            start = self._make_start()
+            start = self._tokenizer(self._inputs("tokenize")).start
         assert start is not None
         return start.path
 
@@ -118,9 +114,10 @@ class Pipeline:
             "train": self._train,
             "evaluate": self._evaluate,
         }
-        inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
-        if stage == "tokenize" and (start := self._make_start()):
-            self.start, inputs["start"] = start, start.digest
+        inputs = self._inputs(stage)
+        if stage == "tokenize":
+            self.tokenizer = self._tokenizer(inputs, fresh)
+            inputs["codes"] = self.tokenizer.codes.digest
         artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
         known = artifacts.read_run(self.root)
@@ -144,9 +141,15 @@ class Pipeline:
             "evaluate": ("search", "evaluation", "cold"),
         }
         settings = {name: tree[name] for name in sections[stage]}
+        if stage == "tokenize":
+            settings["collision"] = {key: value for key, value in tree["collision"].items() if key != "allow_training"}
         if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
             settings["cold"] = tree["cold"]
         return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
+
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        """Digests of everything that a stage reads."""
+        return {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
 
     def _files(self, stage: Stage) -> dict[str, str]:
         """Digests of what a stage reads from outside the run folder."""
@@ -178,17 +181,9 @@ class Pipeline:
     def ids(self) -> SemanticIds:
         return SemanticIds.load(self.done["tokenize"].path)
 
-    def _vectors(self) -> RowFile:
-        return open_embeddings(self.done["embed"].path, normalized=True)
-
-    def _make_start(self) -> Artifact | None:
-        """The codebooks that the quantiser starts from, an artifact of its own; None for quantisers without such a start."""
-        settings, rows = self.tokenizing.start_settings, self.tokenizing.fit_rows(self.warm)
-        if settings is None:
-            return None
-        inputs = {stage: self.done[stage].digest for stage in ("data", "embed")}
-        work = partial(self.tokenizing.save_start, self._vectors(), rows)
-        return artifacts.build(self.root, "start", settings, inputs, work)[0]
+    def _tokenizer(self, inputs: Mapping[str, str], fresh: bool = False) -> TokenizeStage:
+        vectors = open_embeddings(self.done["embed"].path, normalized=True)
+        return TokenizeStage(self.tokenizing, self.root, inputs, vectors, self.split, self.dataset.item_ids, self.console, fresh)
 
     # the stages
 
@@ -211,16 +206,9 @@ class Pipeline:
         save_embeddings(folder, self.dataset.item_ids, raw)
 
     def _tokenize(self, folder: Path) -> None:
-        vectors, rows, item_ids = self._vectors(), self.tokenizing.fit_rows(self.warm), self.dataset.item_ids
-        if len(rows) == self.recipe.tokenize.max_fit_items:
-            self._say(f"learning from {len(rows):,} items (tokenize.max_fit_items), drawn at random")
-        context = self.tokenizing.context(self.split, item_ids, rows)
-        if self.start is not None:
-            context = replace(context, start=self.tokenizing.load_start(self.start.path))
-        quantizer, collision = build_quantizer(self.recipe.quantizer), self.recipe.collision
-        ids = tokenize_catalogue(quantizer, collision, vectors, item_ids, folder, context, self.console)
-        distinct = read_json(folder / "statistics.json")["num_unique"]
-        self._say(f"{len(item_ids):,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
+        ids, statistics = self.tokenizer.identify(folder), folder / "statistics.json"
+        distinct = read_json(statistics)["num_unique"]
+        self._say(f"{ids.num_items:,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
         recipe = self.recipe

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from felid.errors import ArtifactError
 
 Vectors = NDArray[np.float32]
 """(N, D) float32, finite unless said otherwise."""
@@ -62,6 +64,27 @@ class RowFile:
 def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
     """Slices that cover 0..count-1 in order."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def load_array(path: Path, shape: tuple[int | None, ...], command: str = "felid tokenize") -> NDArray[Any]:
+    """Read a whole `.npy` file.
+
+    Args:
+        path: the file.
+        shape: what it must have; None = any length.
+        command: what writes the file again.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or of another shape.
+    """
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); run `{command}` again") from error
+    if len(found.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, found.shape, strict=True)):
+        wanted = str(shape).replace("None", "any")
+        raise ArtifactError(f"{path} has shape {found.shape}, expected {wanted}; run `{command}` again")
+    return found
 
 
 def write_rows(path: Path, shape: tuple[int, ...], parts: Iterable[Vectors]) -> None:

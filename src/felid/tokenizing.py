@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
+from felid.artifacts import Artifact, build
 from felid.config import Config
 from felid.data.histories import LeaveOneOut
 from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
 from felid.errors import SemanticIdError
-from felid.quantize import CollisionConfig, NoCollisionConfig, QuantizerConfig, RKMeansConfig, SuffixConfig
+from felid.quantize import (
+    CollisionConfig,
+    NoCollisionConfig,
+    QuantizerConfig,
+    build_quantizer,
+)
 from felid.quantize.base import FitContext, load_codebooks, save_codebooks
-from felid.quantize.catalogue import ColdConfig, TokenizeConfig, fit_rows
+from felid.quantize.catalogue import ColdConfig, TokenizeConfig, fit_rows, identify_catalogue, quantize_catalogue
 from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
 from felid.rows import Rows, Vectors
+from felid.semantic_ids import SemanticIds
 
 
 class TokenizeSettings(Config):
-    """The sections of a recipe that decide the semantic IDs, given item vectors and training interactions."""
+    """The sections of a recipe that decide the semantic IDs, given item vectors and training interactions.
 
-    quantizer: QuantizerConfig = RKMeansConfig()
-    collision: CollisionConfig = SuffixConfig()
-    collaborative: CollaborativeConfig | None = None
-    tokenize: TokenizeConfig = TokenizeConfig()
-    cold: ColdConfig = ColdConfig()
+    Defaults and meanings are those of `felid.recipe.Recipe`.
+    """
+
+    quantizer: QuantizerConfig
+    collision: CollisionConfig
+    collaborative: CollaborativeConfig | None
+    tokenize: TokenizeConfig
+    cold: ColdConfig
 
     @property
     def start_settings(self) -> dict[str, Any] | None:
@@ -65,11 +79,66 @@ class TokenizeSettings(Config):
         vectors = collaborative_vectors(self.collaborative, item_ids, train.items, train.offsets)
         return FitContext(items=rows, collaborative=vectors[rows])
 
-    def save_start(self, vectors: Rows, rows: NDArray[np.int64], folder: Path) -> None:
-        """Make the first codebooks and write them into an existing folder, one `codebook_<level>.npy` each."""
-        assert isinstance(self.quantizer, RQVAEConfig)
-        save_codebooks(folder, RQVAE(self.quantizer).start_codebooks(vectors[rows]))
 
-    def load_start(self, folder: Path) -> tuple[Vectors, ...]:
-        """Read what `save_start` wrote."""
-        return load_codebooks(folder, self.quantizer.sizes)
+@dataclass(frozen=True, eq=False)
+class TokenizeStage:
+    """The stage at work: codebooks to start from, then codes, then semantic IDs, each an artifact of its own.
+
+    So the start can be looked at before anything is trained, and another way to resolve collisions fits nothing again.
+
+    Attributes:
+        settings: the recipe's sections.
+        root: the run folder, which the caller has locked.
+        inputs: digests of the data, the vectors and of files outside the run folder.
+        vectors: (N, D) item vectors, row = item_index.
+        split: the users' histories.
+        item_ids: (N,) ids, ascending.
+        console: where progress goes.
+        fresh: make everything again.
+    """
+
+    settings: TokenizeSettings
+    root: Path
+    inputs: Mapping[str, str]
+    vectors: Rows
+    split: LeaveOneOut
+    item_ids: NDArray[np.generic]
+    console: Console
+    fresh: bool = False
+
+    @cached_property
+    def warm(self) -> NDArray[np.bool_]:
+        return self.split.warm_items(len(self.item_ids))
+
+    @cached_property
+    def start(self) -> Artifact | None:
+        """The codebooks to start from, `codebook_<level>.npy`; None for quantisers without such a start."""
+        settings = self.settings.start_settings
+        return None if settings is None else build(self.root, "start", settings, self.inputs, self._start, fresh=self.fresh)[0]
+
+    @cached_property
+    def codes(self) -> Artifact:
+        """The fitted quantiser and the codes of all items."""
+        sections = self.settings.model_dump(mode="json", exclude={"collision"})
+        inputs = {**self.inputs, "start": self.start.digest} if self.start else self.inputs
+        return build(self.root, "quantize", sections, inputs, self._quantize, fresh=self.fresh)[0]
+
+    def identify(self, folder: Path) -> SemanticIds:
+        """Fill the folder of the tokenise stage: semantic IDs, with the quantiser and codes that they came from."""
+        learnt = self.settings.learnable(self.warm)
+        return identify_catalogue(self.codes.path, self.settings.collision, self.vectors, self.item_ids, learnt, folder)
+
+    def load_start(self) -> tuple[Vectors, ...] | None:
+        return load_codebooks(self.start.path, self.settings.quantizer.sizes) if self.start else None
+
+    def _start(self, folder: Path) -> None:
+        assert isinstance(self.settings.quantizer, RQVAEConfig)
+        rows = self.settings.fit_rows(self.warm)
+        save_codebooks(folder, RQVAE(self.settings.quantizer).start_codebooks(self.vectors[rows]))
+
+    def _quantize(self, folder: Path) -> None:
+        rows = self.settings.fit_rows(self.warm)
+        if len(rows) < self.settings.learnable(self.warm).sum():
+            self.console.print(f"  learning from {len(rows):,} items drawn at random (tokenize.max_fit_items)", soft_wrap=True)
+        context = replace(self.settings.context(self.split, self.item_ids, rows), start=self.load_start())
+        quantize_catalogue(build_quantizer(self.settings.quantizer), self.vectors, folder, context, self.console)

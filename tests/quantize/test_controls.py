@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,3 +95,14 @@ def test_any_other_last_code_costs_the_same():
     quantizer = ItemNumberCodes(ItemNumberConfig(sizes=(2, 3))).fit(x)
     costs = quantizer.last_level_costs(x, quantizer.encode(x))
     np.testing.assert_array_equal(costs, 1 - np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]])
+
+
+def test_fitting_holds_one_copy_of_the_vectors():
+    x = np.random.default_rng(0).normal(size=(60_000, 32)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        RandomCodes(RandomConfig(sizes=(4, 4))).fit(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.6 * x.nbytes

@@ -163,7 +163,9 @@ def test_categories_of_a_known_case():
 
 def test_the_report_is_json_able():
     levels, collisions = code_health(random_codes(), (6, 7, 8))
-    report = HealthReport("rkmeans", 300, 3, levels, None, collisions, stability=stability(random_codes(), random_codes(seed=1)))
+    report = HealthReport(
+        "rkmeans", 300, levels, levels, None, collisions, stability=stability(random_codes(), random_codes(seed=1))
+    )
     content = json.loads(json.dumps(report.as_dict()))
     assert content["levels"][1]["size"] == 7
     assert content["stability"][0]["adjusted"] == report.stability[0].adjusted

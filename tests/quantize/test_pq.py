@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import faiss
 import numpy as np
 import pytest
@@ -82,3 +84,14 @@ def test_a_part_that_hardly_varies_leaves_codes_unused():
     with pytest.warns(FelidWarning, match="level 1 has 4 codes for 2 distinct"):
         quantizer.fit(x)
     assert set(quantizer.encode(x)[:, 1].tolist()) == {0, 1}
+
+
+def test_pitfall_rotating_in_float64_needs_several_copies_of_the_vectors():
+    x = correlated(60_000, 32)
+    tracemalloc.start()
+    try:
+        PQ(PQConfig(sizes=(2, 2), rotate=True, rotations=1, iterations=1)).fit(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.3 * x.nbytes

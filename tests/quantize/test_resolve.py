@@ -83,6 +83,59 @@ def test_the_order_of_the_rows_changes_no_items_id(config, rows, seed, random):
 
 
 @pytest.mark.parametrize("config", EVERY, ids=by_kind)
+@settings(deadline=None)  # scipy is imported on the way
+@given(rows=code_rows, seed=st.integers(0, 9), data=st.data())
+def test_pitfall_cold_items_change_the_ids_of_warm_ones(config, rows, seed, data):
+    """Learnt rows have the IDs that they would have alone, and the others' do not depend on the order of the rows."""
+    count = len(rows)
+    learnt = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    order, codes = np.random.default_rng(seed).permutation(count), np.array(rows, np.int32)
+    costs = costs_of(count, 60, seed)
+    found = resolve_collisions(codes, (3, 60), config, lambda some: costs[some], order, learnt)
+    alone = resolve_collisions(codes[learnt], (3, 60), config, lambda some: costs[learnt][some], order[learnt])
+    assert np.array_equal(found.codes[learnt], alone.codes)
+    back = np.arange(count)[::-1]
+    other = resolve_collisions(codes[back], (3, 60), config, lambda some: costs[back][some], order[back], learnt[back])
+    assert np.array_equal(found.codes[back], other.codes)
+    assert (found.sizes, found.moved) == (other.sizes, other.moved)
+    if config.kind != "none":
+        assert len(np.unique(found.codes, axis=0)) == count
+    if config.kind == "nearest-free":
+        ours = {tuple(code) for code in alone.codes.tolist()}
+        kept = [row not in ours and rows.count(row) - sum(learnt[n] for n in range(count) if rows[n] == row) == 1 for row in rows]
+        stays = ~learnt & np.array(kept)
+        assert np.array_equal(found.codes[stays], codes[stays]), "an item has moved from a code that is its own"
+
+
+def test_learnt_items_come_first_and_others_take_what_is_left():
+    codes, learnt = np.zeros((4, 1), np.int32), np.array([False, True, False, True])
+    costs = np.array([[0, 9, 1, 9], [0, 1, 9, 9], [0, 9, 2, 3], [0, 3, 9, 9]], np.float32)
+    found = [resolve_collisions(codes, (4,), config, lambda rows: costs[rows], learnt=learnt) for config in UNIQUE[:2]]
+    assert found[0].codes[:, 1].tolist() == [2, 0, 3, 1]
+    assert found[1].codes[:, 0].tolist() == [2, 1, 3, 0], "least for 1 and 3 is 4 of 3 and 1; then 1 + 3 for 0 and 2"
+
+
+@pytest.mark.parametrize("config", UNIQUE[1:], ids=by_kind)
+def test_a_prefix_overfilled_by_the_others_is_refused(config):
+    codes, learnt = np.array([[1, n % 3] for n in range(5)], np.int32), np.arange(5) < 3
+    with pytest.raises(SemanticIdError, match=r"5 items share the codes \(1,\) but the last level has only 4 codes.*kind suffix"):
+        resolve_collisions(codes, (2, 4), config, lambda rows: np.ones((len(rows), 4), np.float32), learnt=learnt)
+    with pytest.raises(SemanticIdError, match="5 items share the codes"):
+        resolve_collisions(codes * [[1, 0]], (2, 4), SuffixConfig(max_size=4), learnt=learnt)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=by_kind)
+@pytest.mark.parametrize("learns", [True, False])
+def test_all_alike_is_all_learnt_or_none(config, learns):
+    rows = np.array([[0, 0], [0, 0], [1, 2], [0, 0]], np.int32)
+    costs = costs_of(4, 60, 0)
+    found = resolve_collisions(rows, (3, 60), config, lambda some: costs[some], learnt=np.full(4, learns))
+    if learns:
+        assert np.array_equal(found.codes, resolve(rows, config).codes)
+    assert len(np.unique(found.codes, axis=0)) == (2 if config.kind == "none" else 4)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=by_kind)
 def test_what_is_given_is_not_changed(config):
     rows = np.array([[0, 0], [0, 0], [1, 2]], np.int32)
     kept = rows.copy()
@@ -156,6 +209,11 @@ def test_what_does_not_fit_is_refused(codes, order, message):
     ranks = None if order is None else np.array(order)
     with pytest.raises(SemanticIdError, match=message):
         resolve_collisions(np.asarray(codes, np.int32), (3,), SuffixConfig(), order=ranks)
+
+
+def test_learnt_says_it_for_every_row():
+    with pytest.raises(SemanticIdError, match=r"learnt has shape \(3,\) for 2 rows; give every row True or False"):
+        resolve_collisions(np.zeros((2, 1), np.int32), (3,), SuffixConfig(), learnt=np.ones(3, bool))
 
 
 def test_the_kind_chooses_the_resolver():

@@ -112,6 +112,41 @@ def test_costs_are_asked_for_in_blocks_and_only_where_items_collide(monkeypatch)
     assert max(len(rows) for rows in asked) <= 400 // 40 + 8, "a block may end one prefix later"
 
 
+@pytest.mark.parametrize("config", [NearestFreeConfig(), SinkhornConfig(iterations=3)], ids=lambda config: config.kind)
+def test_pitfall_few_codes_ask_for_the_vectors_of_all_rows(config, monkeypatch):
+    """With a last level of 4 codes, the costs' bound would allow four million rows."""
+    monkeypatch.setattr(resolve_moves, "ROWS", 50)
+    codes = np.repeat(np.arange(200, dtype=np.int32), 2)[:, None] * [1, 0]
+    asked = []
+
+    def costs(rows):
+        asked.append(len(rows))
+        return np.ones((len(rows), 4), np.float32)
+
+    resolve_collisions(codes, (200, 4), config, costs)
+    assert sum(asked) == 400 * (1 + (config.kind == "sinkhorn"))
+    assert max(asked) <= 50 + 4
+
+
+@settings(deadline=None)  # scipy is imported on the way
+@given(groups=tables, seed=st.integers(0, 99), data=st.data())
+def test_others_take_the_codes_left_at_the_least_cost(groups, seed, data):
+    codes = table_of(groups)
+    costs = np.random.default_rng(seed).integers(0, 9, (len(codes), SIZES[-1])).astype(np.float32)
+    learnt = np.array(data.draw(st.lists(st.booleans(), min_size=len(codes), max_size=len(codes))))
+    found = resolve_collisions(codes, SIZES, NearestFreeConfig(), lambda rows: costs[rows], learnt=learnt)
+    before = np.where(learnt[:, None], found.codes, codes).tolist()
+    for prefix in {tuple(row[:2]) for row in before}:
+        members = [n for n, row in enumerate(before) if tuple(row[:2]) == prefix]
+        moving = [n for n in members if not learnt[n] and before.count(before[n]) > 1]
+        free = sorted(set(range(SIZES[-1])) - {before[n][2] for n in members if n not in moving})
+        least = min(
+            sum(costs[n, code] for n, code in zip(moving, chosen, strict=True))
+            for chosen in itertools.permutations(free, len(moving))
+        )
+        assert costs[moving, found.codes[moving, 2]].sum() == least
+
+
 def plain_sinkhorn(costs: np.ndarray, epsilon: float, iterations: int) -> np.ndarray:
     """Prices by scaling rows and columns of exp(-cost / epsilon) in turn, in float64."""
     count, size = costs.shape
@@ -130,6 +165,18 @@ def test_prices_equal_plain_sinkhorn_knopp(iterations):
     wanted = plain_sinkhorn(costs, 0.05, iterations)
     assert found.dtype == np.float32
     assert found - found.mean() == pytest.approx(wanted - wanted.mean(), abs=1e-5)
+
+
+def test_prices_do_not_see_the_other_rows():
+    costs, learnt = np.random.default_rng(0).random((40, 6)).astype(np.float32), np.arange(40) % 3 > 0
+
+    def never_others(rows):
+        assert learnt[rows].all()
+        return costs[rows]
+
+    codes = np.arange(40, dtype=np.int32)[:, None] * [1, 0]  # no collision: prices alone ask for costs
+    assert resolve_collisions(codes, (40, 6), SinkhornConfig(), never_others, learnt=learnt).moved == 0
+    assert not balancing_prices(never_others, np.arange(0), 6, 0.05, 3).any()
 
 
 def test_prices_even_out_the_use_of_codes():

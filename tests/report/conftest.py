@@ -23,18 +23,27 @@ MAKERS = ("Alder", "Birch", "Cedar", "Dogwood", "Elm")
 
 
 def dataset(num_items: int = 180) -> Dataset:
+    """Titles, categories, and users who never took the last twenty items."""
     names = [f"{COLOURS[i * i % 7]} {KINDS[i % 6]} by {MAKERS[i // 6 % 5]}, size {i % 11}" for i in range(num_items)]
     titles = [f"{name} {EVIL[i]}" if i < len(EVIL) else name for i, name in enumerate(names)]
     groups = [f"Shop > {KINDS[i % 6].title()} > Part {i % 3}" for i in range(num_items)]
     items = pl.DataFrame({"item_id": [f"i{i:03}" for i in range(num_items)], "title": titles, "categories": groups})
-    log = [(f"u{user}", f"i{(user * 7 + step * 6) % num_items:03}", step) for user in range(90) for step in range(6)]
+    log = [(f"u{user}", f"i{(user * 7 + step * 6) % (num_items - 20):03}", step) for user in range(90) for step in range(6)]
     interactions = pl.DataFrame(log, schema=["user_id", "item_id", "position"], orient="row")
     return Dataset.from_frames("shop", interactions, items)
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("report") / "shop"
-    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180"])
+def tokenized(root: Path, *overrides: str) -> Path:
+    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180", *overrides])
     Pipeline(recipe, root, dataset=dataset()).run("tokenize")
     return root
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenized(tmp_path_factory.mktemp("report") / "shop")
+
+
+@pytest.fixture(scope="session")
+def transductive_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenized(tmp_path_factory.mktemp("report") / "shop", "cold.quantizer_fit=all")

@@ -4,24 +4,32 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from felid.artifacts import read_json, read_run
 from felid.cli import app
+from felid.data.dataset import Dataset
+from felid.data.histories import LeaveOneOut
 from felid.errors import ArtifactError, RequestError, SemanticIdError
 from felid.progress import plain_console
+from felid.quantize.base import NO_CONTEXT, FitContext
 from felid.quantize.health import HealthReport, LevelHealth, code_health
+from felid.quantize.resolve import NearestFreeConfig, resolve_collisions
+from felid.quantize.rkmeans import RKMeans
 from felid.report import measure as measure_module
 from felid.report import page as page_module
+from felid.report import subject as subject_module
 from felid.report.measure import categories_of, measure
 from felid.report.subject import Subject, subject_of_file, subject_of_run
 from felid.report.tokenizer import page_of, report_tokenizer
 from felid.report.tree import ROOT, code_tree
-from felid.report.verdicts import summary, verdicts
+from felid.report.verdicts import level_rows, summary, verdicts
 
 
 class Scripts(HTMLParser):
@@ -56,12 +64,19 @@ def small(codes: np.ndarray, sizes: tuple[int, ...], **changes: object) -> Subje
     return Subject("test", codes, sizes, np.arange(len(codes)), [f"title {i}" for i in range(len(codes))], **changes)
 
 
+def printed(root: Path) -> str:
+    console = Console(file=StringIO(), width=120, markup=False, emoji=False, highlight=False)
+    report_tokenizer(root, console)
+    return console.file.getvalue()
+
+
 def test_report_of_a_run_is_complete_and_saved_whole(run: Path) -> None:
     report = report_tokenizer(run, plain_console(quiet=True))
     saved = read_json(run / "tokenizer.json")
     assert json.loads(json.dumps(report.as_dict())) == {name: value for name, value in saved.items() if name != "findings"}
     assert report.source == "rkmeans"
-    assert (report.num_items, report.num_learned, len(report.levels)) == (180, 3, 4)
+    assert (report.num_items, len(report.levels), len(report.final)) == (180, 3, 4)
+    assert report.changed == ()  # a suffix leaves the learnt levels as they are
     assert list(report.reconstruction_error) == sorted(report.reconstruction_error, reverse=True)
     assert report.category == "categories"
     assert report.categories[0].adjusted > 0.5  # the texts of a kind have words in common
@@ -119,6 +134,7 @@ def test_large_catalogues_are_sampled_and_say_so(run: Path, monkeypatch: pytest.
     report = measure(subject, None, with_stability=True)
     assert report.neighbours.num_searched == 60
     assert any("measured on 60 of 180 items" in note for note in report.notes)
+    assert len(report.stability) == 3  # the second seed's codes too are those of the 60
     page = page_of(subject, report, verdicts(report))
     items = Scripts(page).read("item-data")
     assert (len(items["titles"]), items["total"]) == (50, 180)
@@ -174,11 +190,109 @@ def test_collapse_is_called_poor_with_a_remedy() -> None:
     assert [one.status for one in found[2:]] == ["poor", "watch"]  # everyone shares; nobody resolved it
 
 
+def test_codes_that_hold_most_items_have_their_own_remedy() -> None:
+    codes = np.r_[np.zeros(2000, np.int32), np.arange(100, dtype=np.int32)][:, None]
+    levels, whole = code_health(codes, (100,))
+    found = verdicts(HealthReport("x", len(codes), levels, levels, whole, whole))
+    assert found[0].status == "watch"
+    assert found[0].remedy.startswith("Some codes hold most items: try quantizer.balanced=true")
+
+
+def test_a_collapsed_last_level_stays_visible_behind_nearest_free() -> None:
+    quantized = np.stack([np.arange(400) % 8, np.full(400, 3)], axis=1).astype(np.int32)
+    costs = np.random.default_rng(0).random((400, 64)).astype(np.float32)
+    final = resolve_collisions(quantized, (8, 64), NearestFreeConfig(), lambda rows: costs[rows])
+    subject = small(final.codes, final.sizes, quantized=quantized)
+    report = measure(subject, None, with_stability=False)
+    found = verdicts(report)
+    assert [one.status for one in found[:2]] == ["good", "poor"]
+    assert "Level 1 uses 1.6 % of its codes (1 of 64)" in found[1].text
+    assert (report.levels[1].used, report.final[1].used, report.changed) == (1, 64, (1,))
+    assert [name for name, _, _ in level_rows(report)] == ["0", "1", "1 (resolved)"]
+    page = Scripts(page_of(subject, report, found))
+    (usage,) = (figure for figure in page.read("figure-data") if figure["key"] == "usage")
+    assert [line["name"] for line in usage["data"]] == [
+        "level 0 (8 of 8 used)",
+        "level 1 (1 of 64 used)",
+        "level 1, resolved (64 of 64 used)",
+    ]
+    (tree,) = (figure for figure in page.read("figure-data") if figure["key"] == "tree")
+    known = {"-".join(map(str, row)) for row in final.codes.tolist()}  # the tree's leaves are IDs that the box finds
+    assert {name for name in tree["data"][0]["ids"] if name.count("-") == 1} == known
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_the_second_seed_learns_from_what_the_first_saw(
+    run: Path, transductive_run: Path, transductive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = transductive_run if transductive else run
+    seen: list[tuple[str, list[int]]] = []
+
+    class Spy(RKMeans):
+        def fit(self, x: np.ndarray, context: FitContext = NO_CONTEXT) -> Spy:
+            seen.append(("fit", context.items.tolist()))
+            np.testing.assert_array_equal(x, subject.vectors[context.items])
+            return super().fit(x, context)
+
+        def encode(self, x: np.ndarray, items: np.ndarray | None = None) -> np.ndarray:
+            seen.append(("encode", items.tolist()))
+            return super().encode(x, items)
+
+    monkeypatch.setattr(measure_module, "POOL", 60)
+    monkeypatch.setattr(subject_module, "build_quantizer", Spy)
+    subject = subject_of_run(root)
+    report = measure(subject, None, with_stability=True)
+    data = Dataset.load(root / read_run(root)["stages"]["data"])
+    warm = LeaveOneOut(data.sequences()).warm_items(len(data.items))
+    assert 0 < (~warm).sum() < 60
+    (fit, fitted), (encode, encoded) = seen
+    assert (fit, encode, report.transductive) == ("fit", "encode", transductive)
+    assert fitted == (list(range(180)) if transductive else np.flatnonzero(warm).tolist())
+    assert len(encoded) == 60  # those of the comparison, not the catalogue
+
+
+def test_transductive_stands_beside_the_numbers(run: Path, transductive_run: Path) -> None:
+    for root, expected in ((run, False), (transductive_run, True)):
+        text, page = printed(root), (root / "tokenizer.html").read_text()
+        assert ("rkmeans, transductive" in text) is expected
+        assert ("<h1>rkmeans, transductive: 180 items</h1>" in page) is expected
+        assert ("all items (transductive)" in page) is expected
+        assert read_json(root / "tokenizer.json")["transductive"] is expected
+
+
+def test_the_console_has_every_number_of_the_prefixes_and_every_note(run: Path) -> None:
+    text = printed(run)
+    report = read_json(run / "tokenizer.json")
+    for note in report["notes"]:
+        assert note in text
+    for length, purity in enumerate(report["categories"]):
+        near, chance = (report["neighbours"][name][length] for name in ("prefixes", "chance"))
+        cells = [f"{100 * near:.1f} %", f"{100 * chance:.2g} %", f"{purity['purity']:.2f}", f"{purity['normalized']:.2f}"]
+        cells += [
+            f"{purity['adjusted']:z.2f}",
+            *(f"{report['stability'][length][name]:z.2f}" for name in ("normalized", "adjusted")),
+        ]
+        assert [str(length + 1), *cells] in [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    for level in report["levels"]:
+        assert re.search(rf"│ +{level['largest_code']} +│ +{100 * level['largest_share']:.1f} % ", text) or (
+            re.search(rf"│ {level['largest_code']} +│ {100 * level['largest_share']:.1f} % ", text)
+        )
+
+
+def test_numbers_too_large_for_a_browser_stay_themselves() -> None:
+    ids = np.array([2**53 + 1, 2**53 + 2], np.int64)
+    codes = np.array([[0], [1]], np.int32)
+    subject = Subject("test", codes, (2,), ids, ["a", "b"])
+    report = measure(subject, None, with_stability=False)
+    items = Scripts(page_of(subject, report, verdicts(report))).read("item-data")
+    assert items["ids"] == ["9007199254740993", "9007199254740994"]
+
+
 def test_fewer_items_than_codes_is_no_collapse() -> None:
     codes = np.arange(20, dtype=np.int32)[:, None]
     levels, whole = code_health(codes, (256,))
-    found = verdicts(HealthReport("x", 20, 1, levels, whole, whole))
-    assert found[0].status == "good"
+    found = verdicts(HealthReport("x", 20, levels, levels, whole, whole))
+    assert (found[0].status, found[0].remedy) == ("good", "")
     assert "(20 of 20)" in found[0].text
     assert all(isinstance(level, LevelHealth) for level in levels)
 
@@ -216,6 +330,12 @@ def test_imported_ids_alone(tmp_path: Path) -> None:
         ({"a": [1, -2]}, "item 'a'"),
         ({"a": [True]}, "item 'a'"),
         ({"a": 7}, "item 'a'"),
+        ({"a": []}, "item 'a'"),
+        ({"a": ["<b_7>", "<a_42>"]}, "the letters in the order of the levels"),
+        ({"a": ["<a_7>", "<a_42>"]}, "the letters in the order of the levels"),
+        ({"a": [0], "b": [2**31 - 1]}, "item 'b' .* has code 2147483647; expected codes below 1048576"),
+        ({"a": ["<a_2000000000>"]}, "item 'a'"),
+        ({"a": ["<a_99999999>"]}, "item 'a' .* expected codes below 1048576"),
     ],
 )
 def test_unusable_imports_are_refused(tmp_path: Path, content: object, message: str) -> None:

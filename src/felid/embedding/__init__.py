@@ -104,5 +104,5 @@ def fingerprint(config: EmbeddingConfig) -> dict[str, str]:
 def _digests(files: dict[str, Path]) -> dict[str, str]:
     for name, path in files.items():
         if not path.is_file():
-            raise EmbeddingError(f"embedding.{name}: {path} does not exist; give an existing file")
+            raise EmbeddingError(f"file of {name}: {path} does not exist; give an existing file (embedding.* or collaborative.*)")
     return {name: file_digest(path) for name, path in files.items()}

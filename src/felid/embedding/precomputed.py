@@ -23,7 +23,8 @@ class PrecomputedConfig(Config):
     kind: Literal["precomputed"] = "precomputed"
     """Tag of this embedder."""
     vectors: Path
-    """A `.npy` matrix (rows, D), or a `.parquet` table with `item_id` and either one list column or D numeric columns."""
+    """A `.npy` matrix (rows, D), read block by block, or a `.parquet` table, read whole, with `item_id` and either one list
+    column or D numeric columns."""
     ids: Path | None = None
     """For `.npy`: the item id of each row, as `.json` list, `.npy` or `.txt` with one id a line."""
 
@@ -105,7 +106,7 @@ def _read(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]
         case ".npy":
             if config.ids is None:
                 raise EmbeddingError(
-                    f"{config.vectors} has no item ids; set embedding.ids to a .json, .npy or .txt with one per row"
+                    f"{config.vectors} has no item ids; set ids beside vectors, to a .json, .npy or .txt with one per row"
                 )
             return _read_ids(config.ids), _read_npy(config.vectors)
         case ".parquet":

@@ -89,16 +89,16 @@ def embed_sentences(
     model.max_seq_length = min(config.max_tokens, model.max_seq_length or config.max_tokens)
     prompt = config.prompt if isinstance(config, SentenceTransformersConfig) else None
     order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), row))
-    parts: list[NDArray[np.float32]] = []
+    result = np.empty((len(texts), 0), np.float32)
     step = CHUNK_BATCHES * config.batch_size
     for start in range(0, len(texts), step):
         rows = order[start : start + step]
-        parts.append(_encode(model, [texts[row] for row in rows], config, prompt))
+        part = _encode(model, [texts[row] for row in rows], config, prompt)
+        if not start:
+            result = np.empty((len(texts), part.shape[1]), np.float32)
+        result[rows] = part
         if progress is not None:
             progress(start + len(rows), len(texts))
-    vectors = np.concatenate(parts)
-    result = np.empty_like(vectors)
-    result[order] = vectors
     return result
 
 

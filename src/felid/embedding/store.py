@@ -49,10 +49,11 @@ def save_embeddings(folder: Path, item_ids: NDArray[np.generic], raw: Rows) -> d
     count, dim = raw.shape
     norms, distinct, sums = np.zeros(count), set[bytes](), np.zeros(2)
     for block in blocks(count):
-        rows = raw[block].astype(np.float64)
+        part = raw[block]
+        rows = part.astype(np.float64)
         norms[block] = np.linalg.norm(rows, axis=1)
         sums += rows.sum(), (rows * rows).sum()
-        distinct.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in raw[block])
+        distinct.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in part)
     mean, square = sums / max(count * dim, 1)
     statistics = {
         "count": count,

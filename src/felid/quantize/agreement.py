@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Groups = NDArray[np.int64]
+"""(N,) number of each item's group, 0..G-1."""
 
 
 @dataclass(frozen=True)

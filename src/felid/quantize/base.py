@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.errors import ArtifactError, EmbeddingError, SemanticIdError
-from felid.rows import Vectors
+from felid.config import Config
+from felid.errors import EmbeddingError, FelidWarning, SemanticIdError
+from felid.rows import Vectors, blocks, load_array
 
 Codes = NDArray[np.int32]
 """(N, Lq) int32; Lq is the number of levels that the quantiser learns, without the collision level."""
@@ -27,7 +29,7 @@ class FitContext:
     Attributes:
         items: (N,) item_index of each row; None = 0..N-1.
         collaborative: (N, Dc) float32 vector of each row's item from behaviour, a row of NaN where there is none.
-        start: first codebooks, one (K, D') per level, instead of the quantiser's own start.
+        start: first codebooks, one (K, D') per level, instead of the quantiser's own start; for `RQVAE`, others warn.
         log: hears one record per epoch.
         progress: hears (steps done, steps in all).
     """
@@ -131,9 +133,38 @@ def distortion(quantizer: Quantizer, x: Vectors, items: NDArray[np.int64] | None
     worse than one vector for all. If all rows are equal the divisor is the smallest float32.
     """
     codes = quantizer.encode(x, items)
-    variance = max(float(((x - x.mean(0)) ** 2).sum(1).mean()), float(np.finfo(np.float32).tiny))
-    levels = range(1, codes.shape[1] + 1)
-    return tuple(float(((x - quantizer.decode(codes[:, :level])) ** 2).sum(1).mean()) / variance for level in levels)
+    centre, spread, left = mean_row(x), 0.0, np.zeros(codes.shape[1])
+    for rows in blocks(len(x)):
+        spread += energy(x[rows] - centre)
+        left += [energy(x[rows] - quantizer.decode(codes[rows, : level + 1])) for level in range(len(left))]
+    variance = max(spread / len(x), float(np.finfo(np.float32).tiny))
+    return tuple((left / len(x) / variance).tolist())
+
+
+def mean_row(x: Vectors) -> Vectors:
+    """(D,) float32 mean of the rows, summed in float64: a float32 sum of many rows drifts."""
+    return np.asarray(x.mean(0, dtype=np.float64), np.float32)
+
+
+def energy(x: Vectors) -> float:
+    """Sum of squares."""
+    return sum(float((x[rows] * x[rows]).sum(1).sum(dtype=np.float64)) for rows in blocks(len(x)))
+
+
+def warn_without_effect(config: Config, fields: Sequence[str], reason: str) -> None:
+    """Warn, in the name of the caller's caller, of each of the fields that is not at its default; `reason` says why in vain."""
+    defaults = type(config).model_fields
+    changed = [name for name in fields if getattr(config, name) != defaults[name].default]
+    if changed:
+        text = f"{' and '.join(changed)} of the quantiser's settings: no effect {reason}; leave out, or change the latter"
+        warnings.warn(text, FelidWarning, stacklevel=3)
+
+
+def warn_of_start(context: FitContext) -> None:
+    """Warn, in the name of the caller's caller, of first codebooks for a quantiser that finds its own."""
+    if context.start is not None:
+        text = "this quantiser finds its own first codebooks, those given (FitContext.start) have no effect; leave them out"
+        warnings.warn(text, FelidWarning, stacklevel=3)
 
 
 def save_codebooks(folder: Path, codebooks: Sequence[Vectors]) -> None:
@@ -144,14 +175,4 @@ def save_codebooks(folder: Path, codebooks: Sequence[Vectors]) -> None:
 
 def load_codebooks(folder: Path, sizes: tuple[int, ...]) -> tuple[Vectors, ...]:
     """Read what `save_codebooks` wrote; a missing or damaged file, or one of another size, is an `ArtifactError`."""
-    return tuple(_codebook(folder / f"codebook_{level}.npy", size) for level, size in enumerate(sizes))
-
-
-def _codebook(path: Path, size: int) -> Vectors:
-    try:
-        codebook: Vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); run `felid tokenize` again") from error
-    if codebook.ndim != 2 or len(codebook) != size:
-        raise ArtifactError(f"{path} has shape {codebook.shape}, expected {size} codes; run `felid tokenize` again")
-    return codebook
+    return tuple(load_array(folder / f"codebook_{level}.npy", (size, None)) for level, size in enumerate(sizes))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 
-from felid.artifacts import write_json
+from felid.artifacts import MANIFEST, write_json
 from felid.config import Config
 from felid.progress import plain_console, progress_bar
+from felid.quantize import load_quantizer
 from felid.quantize.base import NO_CONTEXT, Codes, FitContext, LogRecord, Quantizer
 from felid.quantize.resolve import CollisionConfig, collision_statistics, resolve_collisions
-from felid.rows import Rows, blocks
+from felid.rows import Rows, Vectors, blocks
 from felid.semantic_ids import SemanticIds
 
 
@@ -62,57 +63,86 @@ def encode_catalogue(quantizer: Quantizer, vectors: Rows, done: Callable[[int], 
     return codes
 
 
-def tokenize_catalogue(
-    quantizer: Quantizer,
-    collision: CollisionConfig,
-    vectors: Rows,
-    item_ids: NDArray[np.generic],
-    folder: Path,
-    context: FitContext = NO_CONTEXT,
-    console: Console | None = None,
-) -> SemanticIds:
-    """Fit a quantiser, encode all items, resolve collisions, and write all of it into an existing folder.
+def quantize_catalogue(
+    quantizer: Quantizer, vectors: Rows, folder: Path, context: FitContext = NO_CONTEXT, console: Console | None = None
+) -> Codes:
+    """Fit a quantiser, encode all items, and write both into an existing folder.
 
     Args:
         quantizer: not fitted yet.
-        collision: how items with equal codes are told apart.
         vectors: (N, D), row = item_index.
-        item_ids: (N,) ids, in ascending order: suffixes and ties follow it.
-        folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) as the quantiser gave them, the semantic IDs, `statistics.json`
-            and, for quantisers that learn in epochs, `log.jsonl`.
+        folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) and, from quantisers that learn in epochs, `log.jsonl`.
         context: `items` are learnt from, all where it is None.
         console: where progress goes.
     """
     console = console or plain_console(quiet=True)
     with (folder / "log.jsonl").open("w", encoding="utf-8") as stream:
-        _fit(quantizer, vectors, replace(context, log=partial(_log, stream, console)), console)
+        _fit(quantizer, vectors, context, _Log(stream, console))
     if not (folder / "log.jsonl").stat().st_size:
         (folder / "log.jsonl").unlink()
-    with progress_bar(console, "encoding", total=len(item_ids), unit="items") as bar:
+    with progress_bar(console, "encoding", total=vectors.shape[0], unit="items") as bar:
         codes = encode_catalogue(quantizer, vectors, bar.advance)
-    found = resolve_collisions(
-        codes, quantizer.sizes, collision, lambda some: quantizer.last_level_costs(vectors[some], codes[some])
-    )
-    ids = SemanticIds(found.codes, found.sizes, item_ids, shared=collision.kind == "none")
     (folder / "quantizer").mkdir(exist_ok=True)
     quantizer.save(folder / "quantizer")
     np.save(folder / "quantizer_codes.npy", codes)
+    return codes
+
+
+def identify_catalogue(
+    quantized: Path,
+    collision: CollisionConfig,
+    vectors: Rows,
+    item_ids: NDArray[np.generic],
+    learnt: NDArray[np.bool_],
+    folder: Path,
+) -> SemanticIds:
+    """Give every item its semantic ID, and write the IDs and all that they came from into an existing folder.
+
+    Args:
+        quantized: folder that `quantize_catalogue` filled.
+        collision: how items with equal codes are told apart.
+        vectors: (N, D), row = item_index.
+        item_ids: (N,) ids, in ascending order: suffixes and ties follow it.
+        learnt: (N,) True for the items that may shape the IDs of others.
+        folder: gets a copy of `quantized`, the semantic IDs and `statistics.json`.
+    """
+    shutil.copytree(quantized, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    quantizer, codes = load_quantizer(folder / "quantizer"), np.load(folder / "quantizer_codes.npy")
+
+    def costs(rows: NDArray[np.int64]) -> Vectors:
+        return quantizer.last_level_costs(vectors[rows], codes[rows])
+
+    found = resolve_collisions(codes, quantizer.sizes, collision, costs, learnt=learnt)
+    ids = SemanticIds(found.codes, found.sizes, item_ids, shared=collision.kind == "none")
     ids.save(folder)
     write_json(folder / "statistics.json", {**collision_statistics(codes, quantizer.sizes), "moved": found.moved})
     return ids
 
 
-def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, console: Console) -> None:
+def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, log: _Log) -> None:
     rows = np.arange(vectors.shape[0]) if context.items is None else context.items
-    with progress_bar(console, "learning codes", total=1, unit="steps") as bar:
-        quantizer.fit(vectors[rows], replace(context, progress=bar.reach))
+    with progress_bar(log.console, "learning codes", total=1, unit="steps") as bar:
+        quantizer.fit(vectors[rows], replace(context, log=log, progress=bar.reach))
+    log.show()
 
 
-def _log(stream: TextIO, console: Console, record: LogRecord) -> None:
-    """Write one JSON record per epoch, and show those of epoch 1, 2, 5, 10, 20, 50, ..."""
-    stream.write(json.dumps(dict(record)) + "\n")
-    if str(record["epoch"]).rstrip("0") in ("1", "2", "5"):
-        console.print("  " + ", ".join(f"{name} {_shown(value)}" for name, value in record.items()), soft_wrap=True)
+class _Log:
+    """Writes one JSON record per epoch, and shows those of epoch 1, 2, 5, 10, 20, 50, ... and the last."""
+
+    def __init__(self, stream: TextIO, console: Console) -> None:
+        self.stream, self.console = stream, console
+        self.unseen: LogRecord = {}
+
+    def __call__(self, record: LogRecord) -> None:
+        self.stream.write(json.dumps(dict(record)) + "\n")
+        self.unseen = record
+        if str(record["epoch"]).rstrip("0") in ("1", "2", "5"):
+            self.show()
+
+    def show(self) -> None:
+        if self.unseen:
+            self.console.print("  " + ", ".join(f"{name} {_shown(value)}" for name, value in self.unseen.items()), soft_wrap=True)
+        self.unseen = {}
 
 
 def _shown(value: object) -> str:

@@ -20,7 +20,7 @@ from felid.errors import SemanticIdError
 from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input, load_codebooks, save_codebooks
 from felid.quantize.kmeans import means
 from felid.quantize.rkmeans import Size
-from felid.rows import Vectors
+from felid.rows import Vectors, blocks
 
 Items = NDArray[np.int64]
 
@@ -68,7 +68,8 @@ class _Control(ABC):
         codebooks = []
         for level, size in enumerate(self.sizes):
             codebooks.append(means(residual, codes[:, level], np.zeros((size, x.shape[1]), np.float32)))
-            residual -= codebooks[-1][codes[:, level]]
+            for rows in blocks(len(residual)):
+                residual[rows] -= codebooks[-1][codes[rows, level]]
         self._codebooks = tuple(codebooks)
         return self
 

@@ -13,13 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from felid.errors import SemanticIdError
-from felid.quantize.agreement import Agreement, agreement
+from felid.quantize.agreement import Agreement, Groups, agreement
 from felid.quantize.base import Codes
 from felid.quantize.resolve import collision_statistics
 from felid.rows import Vectors
-
-Groups = NDArray[np.int64]
-"""(N,) number of each item's group, 0..G-1."""
 
 QUERY_BLOCK = 256
 
@@ -95,8 +92,8 @@ class HealthReport:
     Attributes:
         source: the quantiser's kind, or the file of imported IDs.
         num_items: N.
-        num_learned: how many of the levels the quantiser learnt; the rest tells collided items apart.
-        levels: of the final IDs.
+        levels: of the quantiser's codes; of imported IDs these.
+        final: of the final IDs; those beyond `levels` tell collided items apart.
         before: collisions of the quantiser's codes.
         after: collisions of the final IDs.
         reconstruction_error: per number of levels, see `reconstruction_error`.
@@ -105,13 +102,14 @@ class HealthReport:
         categories: per prefix length of the learnt levels.
         largest_category: share of the commonest category, the purity of one group.
         stability: per prefix length, agreement with the codes of another seed.
+        transductive: the quantiser was fitted on all items, those without training interactions among them.
         notes: what was sampled or left out, in words.
     """
 
     source: str
     num_items: int
-    num_learned: int
     levels: tuple[LevelHealth, ...]
+    final: tuple[LevelHealth, ...]
     before: Collisions | None
     after: Collisions
     reconstruction_error: tuple[float, ...] | None = None
@@ -120,7 +118,18 @@ class HealthReport:
     categories: tuple[PrefixAgreement, ...] | None = None
     largest_category: float | None = None
     stability: tuple[Agreement, ...] | None = None
+    transductive: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The source, and whether it is transductive."""
+        return self.source + (", transductive" if self.transductive else "")
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """Learnt levels that are used in another way once collisions are resolved."""
+        return tuple(level for level, health in enumerate(self.levels) if health != self.final[level])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-able mappings and numbers."""

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from felid.errors import ArtifactError, FelidWarning, SemanticIdError
+from felid.errors import FelidWarning, SemanticIdError
 from felid.quantize.base import Codes
-from felid.rows import Vectors, blocks
+from felid.rows import Vectors, blocks, load_array
+
+__all__ = [
+    "Assignment",
+    "assign",
+    "few_codes",
+    "first_codes",
+    "improve",
+    "learn_codebook",
+    "load_array",
+    "means",
+    "squared_distances",
+]
 
 MOVED = 0.25
 """Share of the codes that may move at the first step; it falls to 0. On Beauty (MiniLM, 256 codes) 40 iterations leave 0.351 with
@@ -209,14 +220,3 @@ def _distinct(x: Vectors, limit: int) -> Vectors:
         if len(seen) == limit:
             break
     return x[list(seen.values())]
-
-
-def load_array(path: Path, shape: tuple[int, ...]) -> Vectors:
-    """Read a `.npy` file of this shape; a missing, damaged or other one is an `ArtifactError`."""
-    try:
-        found: Vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); run `felid tokenize` again") from error
-    if found.shape != shape:
-        raise ArtifactError(f"{path} has shape {found.shape}, expected {shape}; run `felid tokenize` again")
-    return found

@@ -17,9 +17,9 @@ from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.errors import SemanticIdError
 from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input, load_codebooks, save_codebooks
-from felid.quantize.kmeans import assign, few_codes, learn_codebook, load_array, means, squared_distances
+from felid.quantize.kmeans import assign, few_codes, learn_codebook, means, squared_distances
 from felid.quantize.rkmeans import Size
-from felid.rows import Vectors, blocks
+from felid.rows import Vectors, blocks, load_array
 
 
 class PQConfig(Config):
@@ -131,8 +131,14 @@ class PQ:
         return quantizer
 
     def _split(self, x: Vectors) -> list[Vectors]:
-        turned = x if self._rotation is None else _product(x, self._rotation)
-        return [np.ascontiguousarray(part) for part in np.array_split(turned, len(self.sizes), axis=1)]
+        """The levels' parts of the rows, each contiguous; beside them only a block of rows is held."""
+        levels = len(self.sizes)
+        parts = [np.empty((len(x), len(dims)), np.float32) for dims in np.array_split(np.arange(x.shape[1]), levels)]
+        for rows in blocks(len(x)):
+            turned = x[rows] if self._rotation is None else _product(x[rows], self._rotation)
+            for part, columns in zip(parts, np.array_split(turned, levels, axis=1), strict=True):
+                part[rows] = columns
+        return parts
 
     def _fit_level(self, part: Vectors, level: int) -> Vectors:
         size, config = self.sizes[level], self.config
@@ -146,8 +152,11 @@ class PQ:
             parts = self._split(x)
             codes = [assign(part, codebook).codes for part, codebook in zip(parts, codebooks, strict=True)]
             codebooks = [means(part, code, codebook) for part, code, codebook in zip(parts, codes, codebooks, strict=True)]
-            coded = np.concatenate([codebook[code] for codebook, code in zip(codebooks, codes, strict=True)], axis=1)
-            left, _, right = np.linalg.svd((x.T @ coded).astype(np.float64))
+            fit = np.zeros((x.shape[1], x.shape[1]))
+            for rows in blocks(len(x)):
+                coded = [codebook[code[rows]] for codebook, code in zip(codebooks, codes, strict=True)]
+                fit += x[rows].T @ np.concatenate(coded, axis=1)
+            left, _, right = np.linalg.svd(fit)
             self._rotation = np.asarray(left @ right, np.float32)
         return codebooks
 

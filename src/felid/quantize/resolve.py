@@ -83,8 +83,12 @@ def resolve_collisions(
     config: CollisionConfig,
     costs: Costs | None = None,
     order: NDArray[np.int64] | None = None,
+    learnt: NDArray[np.bool_] | None = None,
 ) -> Resolution:
     """Tell items with the same codes apart.
+
+    The IDs of `learnt` rows are those that they would have if there were no others: they come first in a group of equal codes,
+    prices come from them alone, and the others take what they leave.
 
     Args:
         codes: (N, Lq) int32 of the quantiser.
@@ -94,23 +98,27 @@ def resolve_collisions(
             time and only where it matters. `Quantizer.last_level_costs` of the rows. `suffix` and `none` need none.
         order: (N,) rank of each row, all different; decides ties and the numbers of `suffix`. Default: the order of the rows.
             With ranks that belong to the items, the order of the rows changes no item's ID.
+        learnt: (N,) True for the rows that may shape the IDs of others. Default: all.
 
     Raises:
         SemanticIdError: codes do not fit `sizes`; the resolver has no room (the message says what to change); no costs.
     """
     check_codes(codes, sizes)
     ranks = np.arange(len(codes)) if order is None else np.asarray(order)
+    first = np.ones(len(codes), bool) if learnt is None else np.asarray(learnt, bool)
     if codes.shape[1] != len(sizes):
         raise SemanticIdError(f"codes have {codes.shape[1]} levels for {len(sizes)} sizes; give the codes of all levels")
     if ranks.shape != (len(codes),) or len(np.unique(ranks)) != len(ranks):
         raise SemanticIdError(f"order has shape {ranks.shape} for {len(codes)} rows; give every row a rank of its own")
+    if first.shape != ranks.shape:
+        raise SemanticIdError(f"learnt has shape {first.shape} for {len(codes)} rows; give every row True or False")
     match config:
         case SuffixConfig():
-            numbers, largest = _suffixes(codes, ranks, config.max_size)
+            numbers, largest = _suffixes(codes, np.lexsort((ranks, ~first)), config.max_size)
             full = np.column_stack([codes, numbers]).astype(np.int32)
             return Resolution(full, (*sizes, largest), moved=0)
         case NearestFreeConfig() | SinkhornConfig():
-            unique = _move(codes, sizes, config, costs, ranks)
+            unique = _move(codes, sizes, config, costs, ranks, first)
             return Resolution(unique, sizes, moved=int((unique[:, -1] != codes[:, -1]).sum()))
         case NoCollisionConfig():
             return Resolution(codes.astype(np.int32), sizes, moved=0)
@@ -126,7 +134,7 @@ def collision_statistics(codes: Codes, sizes: tuple[int, ...]) -> dict[str, Any]
         per level size, used (codes that occur), utilisation (used / size) and perplexity (exp of the entropy in nats, 1..size).
     """
     check_codes(codes, sizes)
-    counts = runs(codes[sorted_rows(codes, np.arange(len(codes)))])[1]
+    counts = runs(codes[sorted_rows(codes)])[1]
     return {
         "num_items": len(codes),
         "num_unique": len(counts),
@@ -136,9 +144,12 @@ def collision_statistics(codes: Codes, sizes: tuple[int, ...]) -> dict[str, Any]
     }
 
 
-def _suffixes(codes: Codes, ranks: NDArray[np.int64], max_size: int) -> tuple[NDArray[np.int64], int]:
-    """(N,) number of each item among those of its codes, by rank, 0 for an item alone; and the largest group's size."""
-    rows = sorted_rows(codes, ranks)
+def _suffixes(codes: Codes, queue: NDArray[np.int64], max_size: int) -> tuple[NDArray[np.int64], int]:
+    """(N,) number of each item among those of its codes, 0 for an item alone; and the largest group's size.
+
+    The rows of a group are numbered in the order of `queue`, which holds every row once.
+    """
+    rows = queue[sorted_rows(codes[queue])]
     starts, counts = runs(codes[rows])
     largest = int(counts.max(initial=1))
     if largest > max_size:
@@ -158,6 +169,7 @@ def _move(
     config: NearestFreeConfig | SinkhornConfig,
     costs: Costs | None,
     ranks: NDArray[np.int64],
+    learnt: NDArray[np.bool_],
 ) -> Codes:
     if costs is None:
         raise SemanticIdError(
@@ -166,8 +178,9 @@ def _move(
         )
     prices = None
     if isinstance(config, SinkhornConfig):
-        prices = balancing_prices(costs, np.argsort(ranks), sizes[-1], config.epsilon, config.iterations)
-    return move_to_free_codes(codes, sizes, costs, ranks, prices)
+        rows = np.argsort(ranks)
+        prices = balancing_prices(costs, rows[learnt[rows]], sizes[-1], config.epsilon, config.iterations)
+    return move_to_free_codes(codes, sizes, costs, ranks, prices, learnt)
 
 
 def _level_statistics(column: NDArray[np.int32], size: int) -> dict[str, float]:

@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 
 from felid.errors import SemanticIdError
 from felid.quantize.base import Codes
+from felid.rows import BLOCK as ROWS
 from felid.rows import Vectors
 
 Costs = Callable[[NDArray[np.int64]], Vectors]
 """Rows (n,) int64 -> (n, K) float32 cost of each code of the last level for these rows, finite."""
 
 BLOCK = 2**24
-"""Costs held at once while moving: rows x codes, 64 MiB."""
+"""Most costs held at once while moving: rows x codes, 64 MiB; a prefix is never cut, though."""
 SAMPLE = 65_536
 """Most rows that the prices are learnt from."""
 SAMPLE_COSTS = 2**26
 """Most costs that the prices are learnt from, 256 MiB; never fewer rows than codes for it."""
 
 
-def sorted_rows(codes: Codes, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) rows in lexicographic order of their codes, equal ones by rank."""
-    return np.lexsort((ranks, *codes.T[::-1]))
+def sorted_rows(codes: Codes) -> NDArray[np.int64]:
+    """(N,) rows in lexicographic order of their codes, equal ones in the order they have."""
+    return np.lexsort((np.arange(len(codes)), *codes.T[::-1]))
 
 
 def runs(table: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -41,13 +42,19 @@ def runs(table: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def move_to_free_codes(
-    codes: Codes, sizes: tuple[int, ...], costs: Costs, ranks: NDArray[np.int64], prices: Vectors | None = None
+    codes: Codes,
+    sizes: tuple[int, ...],
+    costs: Costs,
+    ranks: NDArray[np.int64],
+    prices: Vectors | None = None,
+    learnt: NDArray[np.bool_] | None = None,
 ) -> Codes:
     """Make rows unique by other codes in the last level, at the least total cost per prefix.
 
     A prefix without a collision stays as it is. In another one, without prices the items whose codes are theirs alone keep
     them and the colliding items share out the other codes; with prices (K,), which are added to the costs, all items of the
-    prefix share out all codes.
+    prefix share out all codes. First this is done for the learnt rows, as if there were no others; then for the others, with
+    the codes that the learnt ones leave.
 
     Returns:
         (N, L) int32. Does not depend on the order of the rows if costs and ranks go with them.
@@ -55,26 +62,37 @@ def move_to_free_codes(
     Raises:
         SemanticIdError: a prefix has more items than the last level has codes.
     """
-    rows = sorted_rows(codes, ranks)
-    table = codes[rows].astype(np.int32)
+    _check_room(codes, sizes)
+    result, rows = codes.astype(np.int32), np.argsort(ranks)
+    step = _rows_at_once(sizes[-1])
+    first = np.ones(len(codes), bool) if learnt is None else learnt
+    for present, free in ((rows[first[rows]], first), (rows, ~first)):
+        if free.any():
+            _move(result, present, free, costs, prices, step)
+    return result
+
+
+def _move(
+    codes: Codes, rows: NDArray[np.int64], free: NDArray[np.bool_], costs: Costs, prices: Vectors | None, step: int
+) -> None:
+    """Make the codes of `rows`, given in the order of their ranks, unique in place; only rows in `free` (N,) move."""
+    rows = rows[sorted_rows(codes[rows])]
+    table, free = codes[rows], free[rows]
     starts, lengths = runs(table[:, :-1])
-    _check_room(table[starts], lengths, sizes)
     counts = runs(table)[1]
-    collides = np.repeat(counts > 1, counts)
+    collides = np.repeat(counts > 1, counts) & free
     prefix = np.repeat(np.arange(len(starts)), lengths)
     crowded = np.zeros(len(starts), bool)
     crowded[prefix[collides]] = True
-    moving = collides if prices is None else crowded[prefix]
-    for places in _blocks(np.flatnonzero(moving), prefix, BLOCK // sizes[-1]):
+    moving = collides if prices is None else crowded[prefix] & free
+    for places in _blocks(np.flatnonzero(moving), prefix, step):
         cost = costs(rows[places]) if prices is None else costs(rows[places]) + prices
         for first, count in zip(*runs(prefix[places][:, None]), strict=True):
             own = prefix[places[first]]
             members = slice(starts[own], starts[own] + lengths[own])
             kept = table[members, -1][~moving[members]]
             table[places[first : first + count], -1] = _assign(cost[first : first + count], kept)
-    result = np.empty_like(table)
-    result[rows] = table
-    return result
+    codes[rows] = table
 
 
 def balancing_prices(costs: Costs, rows: NDArray[np.int64], size: int, epsilon: float, iterations: int) -> Vectors:
@@ -85,14 +103,16 @@ def balancing_prices(costs: Costs, rows: NDArray[np.int64], size: int, epsilon: 
 
     Args:
         costs: see `Costs`.
-        rows: (N,) all rows in the order of their ranks; the sample depends on it alone.
+        rows: (N,) the rows to learn from in the order of their ranks; the sample depends on it alone. Without any, prices are 0.
         size: K.
         epsilon: in units of the mean cost.
         iterations: how often.
     """
+    if not len(rows):
+        return np.zeros(size, np.float32)
     count = min(len(rows), SAMPLE, max(SAMPLE_COSTS // size, size))
     chosen = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:count])]
-    step = max(BLOCK // size, 1)
+    step = _rows_at_once(size)
     scaled = np.empty((count, size), np.float32)
     for start in range(0, count, step):
         scaled[start : start + step] = costs(chosen[start : start + step])
@@ -120,18 +140,26 @@ def _assign(cost: Vectors, kept: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _blocks(places: NDArray[np.int64], prefix: NDArray[np.int64], rows: int) -> list[NDArray[np.int64]]:
-    """Cut sorted places into blocks of about `rows`, between prefixes only."""
+    """Cut sorted places into blocks of `rows` or, since cuts lie between prefixes only, up to one prefix more."""
     starts = runs(prefix[places][:, None])[0]
-    block = starts // max(rows, 1)
+    block = starts // rows
     cuts = starts[1:][block[1:] != block[:-1]]
     return [part for part in np.split(places, cuts) if len(part)]
 
 
-def _check_room(prefixes: Codes, lengths: NDArray[np.int64], sizes: tuple[int, ...]) -> None:
-    """Refuse a prefix with more items than the last level has codes; `prefixes` holds one of its rows each."""
+def _rows_at_once(size: int) -> int:
+    """How many rows the costs of `size` codes are asked for together: few enough for their vectors, too."""
+    return max(min(BLOCK // size, ROWS), 1)
+
+
+def _check_room(codes: Codes, sizes: tuple[int, ...]) -> None:
+    """Refuse a prefix with more items than the last level has codes."""
+    prefixes = codes[:, :-1]
+    prefixes = prefixes[sorted_rows(prefixes)]
+    starts, lengths = runs(prefixes)
     largest = int(lengths.max(initial=0))
     if largest > sizes[-1]:
-        example = tuple(prefixes[lengths.argmax(), :-1].tolist())
+        example = tuple(prefixes[starts[lengths.argmax()]].tolist())
         shared = f"share the codes {example}" if example else "are to be told apart by one level"
         raise SemanticIdError(
             f"{largest} items {shared} but the last level has only {sizes[-1]} codes, so they cannot all differ; use "

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
-from felid.quantize.base import Codes
-from felid.quantize.health import HealthReport
+from felid.quantize.health import HealthReport, LevelHealth
+from felid.report.subject import Subject
 from felid.report.tree import Node
 
 PALETTE = ("#3573c4", "#bf651a", "#268a5e", "#b04a8e", "#7a5ec4", "#8f7518", "#2a8492", "#bf4d4d")
@@ -33,19 +34,19 @@ class Figure:
     content: Mapping[str, Any]
 
 
-def all_figures(report: HealthReport, nodes: Sequence[Node], codes: Codes, log: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def all_figures(report: HealthReport, nodes: Sequence[Node], subject: Subject) -> list[Figure]:
     """Every figure for which there are numbers."""
-    found = [tree_figure(nodes, report.category), usage_figure(report, codes)]
+    found = [tree_figure(report, nodes), usage_figure(report, subject)]
     if report.neighbours:
         found.append(_prefix_figure(report))
     if report.categories:
         found.append(_category_figure(report))
     if report.stability:
         found.append(_stability_figure(report))
-    return found + _curves(log)
+    return found + _curves(subject.log)
 
 
-def tree_figure(nodes: Sequence[Node], category: str) -> Figure:
+def tree_figure(report: HealthReport, nodes: Sequence[Node]) -> Figure:
     """The treemap; with categories the colour is the commonest one."""
     common = Counter[str]()
     for node in nodes:
@@ -59,7 +60,7 @@ def tree_figure(nodes: Sequence[Node], category: str) -> Figure:
         parents=[node.parent for node in nodes],
         values=[node.count for node in nodes],
         customdata=[node.name for node in nodes],
-        hovertext=[_hover(node, category) for node in nodes],
+        hovertext=[_hover(node, report.category) for node in nodes],
         hovertemplate="%{hovertext}<extra></extra>",
         textinfo="label+value",
         branchvalues="total",
@@ -84,11 +85,12 @@ def tree_figure(nodes: Sequence[Node], category: str) -> Figure:
         "xaxis": {"visible": False, "fixedrange": True},
         "yaxis": {"visible": False, "fixedrange": True},
     }
-    coloured = f" The colour is the commonest value of {category}." if top else ""
+    moved = " These are the final IDs, after items of equal codes moved to free ones." if report.changed else ""
+    coloured = f" The colour is the commonest value of {report.category}." if top else ""
     text = (
         "Each box is a code of the first level, its area the number of items. Click or tap to go down, the bar on top to go up."
     )
-    return _figure("tree", "The tree of codes", text + coloured, [trace, *legend], layout)
+    return _figure("tree", "The tree of codes", text + moved + coloured, [trace, *legend], layout)
 
 
 def _colour(node: Node, colours: Mapping[str, str]) -> str:
@@ -106,29 +108,33 @@ def _hover(node: Node, category: str) -> str:
     return "<br>".join([*lines, *(f"· {html.escape(title)}" for title in node.examples)])
 
 
-def usage_figure(report: HealthReport, codes: Codes) -> Figure:
-    """Items per code, codes sorted, relative to even use."""
-    lines = []
-    for level in range(report.num_learned):
-        size = report.levels[level].size
-        counts = np.sort(np.bincount(codes[:, level], minlength=size))[::-1] * size / len(codes)
-        places = np.unique(np.linspace(0, size - 1, num=min(size, POINTS)).astype(int))
-        line = go.Scatter(
-            x=(100 * (places + 0.5) / size).round(2).tolist(),
-            y=counts[places].round(3).tolist(),
-            mode="lines",
-            fill="tozeroy" if level == 0 else "none",
-            name=f"level {level} ({report.levels[level].used:,} of {size:,} used)",
-            line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, "shape": "hvh" if size <= POINTS else "linear"},
-            hovertemplate="%{y:.2f} times even use<extra>%{fullData.name}</extra>",
-        )
-        lines.append(line)
+def usage_figure(report: HealthReport, subject: Subject) -> Figure:
+    """Items per code, codes sorted, relative to even use; dashed where resolving collisions changed it."""
+    lines = [_usage(subject.learned[:, level], health, level) for level, health in enumerate(report.levels)]
+    lines += [_usage(subject.codes[:, level], report.final[level], level, resolved=True) for level in report.changed]
     layout = _axes("codes of a level, most used first (%)", "items per code / even use")
     layout["shapes"] = [
         {"type": "line", "x0": 0, "x1": 100, "y0": 1, "y1": 1, "line": {"dash": "dot", "width": 1.5, "color": REST}}
     ]
     text = "A flat line at 1 is even use; a line at 0 is unused codes; a peak on the left is many items in few codes."
+    text += " Solid: as the quantiser gave them; dotted: after collisions were resolved." if report.changed else ""
     return _figure("usage", "Use of the codes", text, lines, layout)
+
+
+def _usage(column: NDArray[np.int32], health: LevelHealth, level: int, *, resolved: bool = False) -> go.Scatter:
+    size = health.size
+    counts = np.sort(np.bincount(column, minlength=size))[::-1] * size / len(column)
+    places = np.unique(np.linspace(0, size - 1, num=min(size, POINTS)).astype(int))
+    form = {"shape": "hvh" if size <= POINTS else "linear", **({"dash": "dot"} if resolved else {})}
+    return go.Scatter(
+        x=(100 * (places + 0.5) / size).round(2).tolist(),
+        y=counts[places].round(3).tolist(),
+        mode="lines",
+        fill="tozeroy" if level == 0 and not resolved else "none",
+        name=f"level {level}{', resolved' if resolved else ''} ({health.used:,} of {size:,} used)",
+        line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, **form},
+        hovertemplate="%{y:.2f} times even use<extra>%{fullData.name}</extra>",
+    )
 
 
 def _prefix_figure(report: HealthReport) -> Figure:

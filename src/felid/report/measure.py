@@ -53,9 +53,9 @@ def measure(
             f"reconstruction, neighbours, categories and stability are measured on {len(pool):,} of {len(subject.codes):,} items "
             "drawn at random"
         )
-    levels, after = code_health(subject.codes, subject.sizes)
-    learned = subject.codes[:, : subject.num_learned] if subject.quantized is None else subject.quantized
-    before = code_health(learned, subject.sizes[: subject.num_learned])[1] if subject.quantized is not None else None
+    learned = subject.learned
+    final, after = code_health(subject.codes, subject.sizes)
+    levels, before = (final, None) if subject.quantized is None else code_health(learned, subject.sizes[: learned.shape[1]])
     errors, neighbours = _vectors(subject, learned, pool)
     column, labels, of_path = categories_of(subject, category)
     if column:
@@ -65,8 +65,8 @@ def measure(
     return HealthReport(
         source=subject.source,
         num_items=len(subject.codes),
-        num_learned=subject.num_learned,
         levels=levels,
+        final=final,
         before=before,
         after=after,
         reconstruction_error=errors,
@@ -74,7 +74,8 @@ def measure(
         category=column,
         categories=category_agreement(learned[pool], [labels[row] for row in pool]) if column else None,
         largest_category=_largest(labels) if column else None,
-        stability=stability(learned[pool], subject.refit(progress)[pool]) if with_stability and subject.refit else None,
+        stability=stability(learned[pool], subject.refit(progress, pool)) if with_stability and subject.refit else None,
+        transductive=subject.transductive,
         notes=tuple(notes),
     )
 

@@ -15,17 +15,18 @@ from felid.quantize.health import Collisions, HealthReport
 from felid.report.figures import Figure
 from felid.report.subject import Subject
 from felid.report.tree import shortened
-from felid.report.verdicts import Verdict, summary
+from felid.report.verdicts import Verdict, level_rows, summary
 
 MAX_ITEMS = 40_000
 """Most items that the prefix box knows."""
 TITLE_LENGTH = 100
+"""Most characters of a title in the list of items."""
 SIGNS = {"good": "✓ good", "watch": "! watch", "poor": "✗ poor"}
 
 
 def render(subject: Subject, report: HealthReport, found: list[Verdict], figures: Sequence[Figure]) -> str:
     """The whole page. Everything that comes from the data is escaped for where it stands."""
-    heading = f"{report.source}: {report.num_items:,} items"
+    heading = f"{report.name}: {report.num_items:,} items"
     places = {
         "title": html.escape(f"{heading} · felid tokeniser report"),
         "heading": html.escape(heading),
@@ -69,7 +70,7 @@ def _items(subject: Subject) -> dict[str, Any]:
         "total": len(subject.codes),
         "levels": subject.codes.shape[1],
         "codes": subject.codes[rows].ravel().tolist(),
-        "ids": subject.item_ids[rows].tolist(),
+        "ids": [str(item) for item in subject.item_ids[rows].tolist()],  # a browser rounds integers above 2**53
         "titles": [shortened(subject.titles[row], TITLE_LENGTH) for row in rows],
     }
 
@@ -80,13 +81,15 @@ def _item_note(subject: Subject) -> Iterable[str]:
 
 
 def _tiles(report: HealthReport) -> str:
-    levels = ", ".join(f"{level.size:,}" for level in report.levels)
+    levels = ", ".join(f"{level.size:,}" for level in report.final)
     collisions = report.before or report.after
     tiles = {"codes per level": levels, "items that share all learnt codes": f"{100 * collisions.rate:.1f} %"}
     if report.reconstruction_error:
         tiles["variance lost"] = f"{100 * report.reconstruction_error[-1]:.1f} %"
     if report.neighbours:
         tiles["neighbours with the same first code"] = f"{100 * report.neighbours.prefixes[0]:.0f} %"
+    if report.transductive:
+        tiles["fitted on"] = "all items (transductive)"
     return "\n".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in tiles.items())
 
 
@@ -105,13 +108,12 @@ def _frame(figure: Figure) -> str:
 
 def _levels(report: HealthReport) -> str:
     head = ("level", "codes", "used", "utilisation", "perplexity", "entropy (nats)", "of maximum", "largest code", "its items")
-    errors = report.reconstruction_error or ()
-    names = [*head, *(["variance left"] if errors else [])]
+    names = [*head, *(["variance left"] if report.reconstruction_error else [])]
     rows = []
-    for place, level in enumerate(report.levels):
+    for name, level, left in level_rows(report):
         use = f'<span class="meter"><i style="width:{100 * level.utilisation:.1f}%"></i></span>{100 * level.utilisation:.1f} %'
         cells = [
-            f"{place}" if place < report.num_learned else f"{place} (collisions)",
+            name,
             f"{level.size:,}",
             f"{level.used:,}",
             use,
@@ -120,7 +122,7 @@ def _levels(report: HealthReport) -> str:
             f"{100 * level.entropy_share:.1f} %",
             f"{level.largest_code}",
             f"{100 * level.largest_share:.1f} %",
-            *([f"{100 * errors[place]:.1f} %" if place < len(errors) else ""] if errors else []),
+            *(["" if left is None else f"{100 * left:.1f} %"] if report.reconstruction_error else []),
         ]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     header = "".join(f"<th>{name}</th>" for name in names)

@@ -28,7 +28,11 @@ from felid.tokenizing import TokenizeSettings
 
 Columns = Mapping[str, list[Any]]
 Progress = Callable[[int, int], None]
-TOKEN = re.compile(r"<[A-Za-z]+_(\d+)>")
+Refit = Callable[[Progress, NDArray[np.int64]], Codes]
+"""(progress, rows (n,) item_index) -> (n, Lq) codes."""
+TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")
+MAX_CODES = 2**20
+"""Most codes of a level of imported IDs; far larger codes are numbers of something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,8 @@ class Subject:
         quantizer: what made the codes, None for imported ones.
         quantized: (N, Lq) its codes, before collisions were resolved.
         log: one record per epoch of a quantiser that learns in epochs.
-        refit: codes (N, Lq) of the same quantiser with the next seed; None where there is no seed.
+        refit: codes (n, Lq) of some items by the same quantiser with the next seed; None where there is no seed.
+        transductive: the quantiser was fitted on all items, those without training interactions among them.
         notes: what a reader must know.
     """
 
@@ -60,13 +65,14 @@ class Subject:
     quantizer: Quantizer | None = None
     quantized: Codes | None = None
     log: tuple[Mapping[str, Any], ...] = ()
-    refit: Callable[[Progress], Codes] | None = None
+    refit: Refit | None = None
+    transductive: bool = False
     notes: tuple[str, ...] = ()
 
     @property
-    def num_learned(self) -> int:
-        """Levels that carry meaning; the others tell collided items apart."""
-        return len(self.sizes) if self.quantized is None else self.quantized.shape[1]
+    def learned(self) -> Codes:
+        """(N, Lq) what carries meaning: the quantiser's codes; of imported IDs all codes."""
+        return self.codes if self.quantized is None else self.quantized
 
 
 def subject_of_run(root: Path) -> Subject:
@@ -93,6 +99,7 @@ def subject_of_run(root: Path) -> Subject:
         quantized=_load_codes(saved) if saved.is_file() else encode_catalogue(quantizer, vectors),
         log=_read_log(folders["tokenize"] / "log.jsonl"),
         refit=_refit(settings, dataset, vectors) if hasattr(settings.quantizer, "seed") else None,
+        transductive=settings.cold.quantizer_fit == "all",
         notes=_fit_notes(settings),
     )
 
@@ -137,16 +144,16 @@ def _fit_notes(settings: TokenizeSettings) -> tuple[str, ...]:
     return ("the quantiser was fitted on items with training interactions; the others were encoded with the frozen quantiser",)
 
 
-def _refit(settings: TokenizeSettings, dataset: Dataset, vectors: Rows) -> Callable[[Progress], Codes]:
-    """What fits the same quantiser with the next seed on the same rows, and encodes everything."""
+def _refit(settings: TokenizeSettings, dataset: Dataset, vectors: Rows) -> Refit:
+    """What fits the same quantiser with the next seed on the same rows, and encodes some items."""
 
-    def refit(progress: Progress) -> Codes:
+    def refit(progress: Progress, wanted: NDArray[np.int64]) -> Codes:
         config = settings.quantizer
         other = validate(type(config), {**config.model_dump(), "seed": getattr(config, "seed", 0) + 1})
         split = LeaveOneOut(dataset.sequences())
         rows = settings.fit_rows(split.warm_items(len(dataset.items)))
         context = replace(settings.context(split, dataset.item_ids, rows), progress=progress)
-        return encode_catalogue(build_quantizer(other).fit(vectors[rows], context), vectors)
+        return build_quantizer(other).fit(vectors[rows], context).encode(vectors[wanted], wanted)
 
     return refit
 
@@ -211,9 +218,24 @@ def _imported(content: object, file: Path) -> dict[str, list[int]]:
 
 
 def _codes_of(item: object, tokens: object, file: Path) -> list[int]:
-    if isinstance(tokens, list) and tokens:
-        matches = [TOKEN.fullmatch(token) if isinstance(token, str) else token for token in tokens]
-        codes = [int(match[1]) if isinstance(match, re.Match) else match for match in matches]
-        if all(isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 2**31 for code in codes):
-            return [int(str(code)) for code in codes]
-    raise SemanticIdError(f'item {item!r} in {file} has {tokens!r}; expected codes such as [42, 7] or ["<a_42>", "<b_7>"]')
+    codes = [_code_of(token, level) for level, token in enumerate(tokens)] if isinstance(tokens, list) else []
+    found = [code for code in codes if code is not None]
+    if not found or len(found) < len(codes):
+        raise SemanticIdError(
+            f'item {item!r} in {file} has {tokens!r}; expected codes such as [42, 7] or ["<a_42>", "<b_7>"], the letters in the '
+            "order of the levels"
+        )
+    if max(found) >= MAX_CODES:
+        raise SemanticIdError(
+            f"item {item!r} in {file} has code {max(found)}; expected codes below {MAX_CODES}, numbered from 0 on each level: "
+            "number them anew"
+        )
+    return found
+
+
+def _code_of(token: object, level: int) -> int | None:
+    """The number in a token such as <b_7> (level 1), or a number as it is; None for anything else."""
+    if isinstance(token, str):
+        match = TOKEN.fullmatch(token.lower())
+        return int(match[2]) if match and ord(match[1]) == ord("a") + level else None
+    return token if isinstance(token, int) and not isinstance(token, bool) and token >= 0 else None

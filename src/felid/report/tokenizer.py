@@ -17,7 +17,7 @@ from felid.report.measure import categories_of, measure
 from felid.report.page import render
 from felid.report.subject import Subject, subject_of_file, subject_of_run
 from felid.report.tree import code_tree
-from felid.report.verdicts import Verdict, summary, verdicts
+from felid.report.verdicts import Verdict, level_rows, summary, verdicts
 
 STYLES = {"good": "green", "watch": "yellow", "poor": "red"}
 
@@ -57,26 +57,55 @@ def report_tokenizer(
 def page_of(subject: Subject, report: HealthReport, found: list[Verdict]) -> str:
     """The HTML page."""
     labels = categories_of(subject, report.category)[1] if report.category else []
-    learned = subject.codes[:, : subject.num_learned]
-    nodes = code_tree(learned, subject.titles, labels)
-    return render(subject, report, found, all_figures(report, nodes, learned, subject.log))
+    nodes = code_tree(subject.codes[:, : len(report.levels)], subject.titles, labels)
+    return render(subject, report, found, all_figures(report, nodes, subject))
 
 
 def print_report(report: HealthReport, found: list[Verdict], console: Console) -> None:
-    """Print a table of the levels (entropy in nats, share of the items in the largest code) and the findings."""
-    errors = report.reconstruction_error or ()
-    table = Table("level", "codes", "used", "perplexity", "entropy", "largest", "variance left")
-    for place, level in enumerate(report.levels):
+    """Print tables of the levels (entropy in nats) and of the prefixes, the findings and the notes."""
+    console.print(_level_table(report))
+    if report.neighbours or report.categories or report.stability:
+        console.print(_prefix_table(report))
+    for one in found:
+        console.print(Text.assemble((f"{one.status:>5} ", STYLES[one.status]), one.text, (f" {one.remedy}".rstrip(), "italic")))
+    for note in report.notes:
+        console.print(Text(f" note {note}", "dim"))
+    console.print(summary(found))
+
+
+def _level_table(report: HealthReport) -> Table:
+    head = ("level", "codes", "used", "perplexity", "entropy", "largest code", "its items", "variance left")
+    table = Table(*head, title=report.name, title_justify="left")
+    for name, level, left in level_rows(report):
         table.add_row(
-            f"{place}" if place < report.num_learned else f"{place} (collisions)",
+            name,
             f"{level.size:,}",
             f"{100 * level.utilisation:.1f} %",
             f"{level.perplexity:,.1f}",
             f"{level.entropy:.2f}",
+            f"{level.largest_code}",
             f"{100 * level.largest_share:.1f} %",
-            f"{100 * errors[place]:.1f} %" if place < len(errors) else "",
+            "" if left is None else f"{100 * left:.1f} %",
         )
-    console.print(table)
-    for one in found:
-        console.print(Text.assemble((f"{one.status:>5} ", STYLES[one.status]), one.text, (f" {one.remedy}".rstrip(), "italic")))
-    console.print(summary(found))
+    return table
+
+
+def _prefix_table(report: HealthReport) -> Table:
+    """Per prefix length what was measured: neighbours, categories, stability."""
+    columns: dict[str, list[str]] = {"prefix": [str(length) for length in range(1, len(report.levels) + 1)]}
+    if found := report.neighbours:
+        columns["neighbours"] = [f"{100 * share:.1f} %" for share in found.prefixes]
+        columns["any two"] = [f"{100 * share:.2g} %" for share in found.chance]
+    if report.categories:
+        columns["purity"] = [f"{one.purity:.2f}" for one in report.categories]
+        columns["NMI"] = [f"{one.normalized:.2f}" for one in report.categories]
+        columns["AMI"] = [f"{one.adjusted:z.2f}" for one in report.categories]
+    if report.stability:
+        columns["seeds NMI"] = [f"{one.normalized:.2f}" for one in report.stability]
+        columns["seeds AMI"] = [f"{one.adjusted:z.2f}" for one in report.stability]
+    caption = "codes of a prefix; how many of an item's nearest, and of all items, share it"
+    caption += f"; agreement with {report.category}" if report.category else ""
+    table = Table(*columns, title=f"{report.name}: {caption}", title_justify="left")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table

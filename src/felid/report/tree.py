@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from felid.quantize.base import Codes
+from felid.quantize.resolve_moves import runs
 
 LIMITS = (400, 1500, 2000)
 """Most nodes per depth that are drawn on their own."""
 NUM_EXAMPLES = 3
-TITLE_LENGTH = 70
+HOVER_LENGTH = 70
+"""Most characters of a title beside the pointer, where lines do not wrap."""
 ROOT = "all"
 
 
@@ -59,9 +61,9 @@ def code_tree(
     kept: dict[tuple[int, ...], tuple[int, int]] = {(): (0, len(rows))}
     for depth in range(1, min(len(limits), codes.shape[1]) + 1):
         drawn: dict[tuple[int, ...], tuple[int, int]] = {}
-        starts = _starts(rows[:, :depth])
-        ends = np.append(starts[1:], len(rows))
-        for run in np.argsort(starts - ends, kind="stable")[: limits[depth - 1]]:
+        starts, counts = runs(rows[:, :depth])
+        ends = starts + counts
+        for run in np.argsort(-counts, kind="stable")[: limits[depth - 1]]:
             prefix = tuple(rows[starts[run], :depth].tolist())
             if prefix[:-1] in kept:
                 drawn[prefix] = (int(starts[run]), int(ends[run]))
@@ -72,12 +74,6 @@ def code_tree(
     return nodes
 
 
-def _starts(rows: Codes) -> NDArray[np.int64]:
-    """First row of each run of equal rows."""
-    changed = (rows[1:] != rows[:-1]).any(1)
-    return np.concatenate([[0], np.flatnonzero(changed) + 1]).astype(np.int64)
-
-
 def _node(prefix: tuple[int, ...], items: NDArray[np.int64], titles: Sequence[str], labels: Sequence[str | None]) -> Node:
     spread = items[np.linspace(0, len(items) - 1, num=min(len(items), NUM_EXAMPLES)).astype(int)]
     common = Counter(labels[item] or "" for item in items).most_common(1) if labels else [("", 0)]
@@ -86,7 +82,7 @@ def _node(prefix: tuple[int, ...], items: NDArray[np.int64], titles: Sequence[st
         parent=name_of(prefix[:-1]) or ROOT,
         label=name_of(prefix),
         count=len(items),
-        examples=tuple(shortened(titles[item]) for item in spread if titles[item]),
+        examples=tuple(shortened(titles[item], HOVER_LENGTH) for item in spread if titles[item]),
         category=common[0][0],
         share=common[0][1] / len(items),
     )
@@ -112,6 +108,6 @@ def name_of(prefix: tuple[int, ...]) -> str:
     return "-".join(map(str, prefix))
 
 
-def shortened(title: str, length: int = TITLE_LENGTH) -> str:
+def shortened(title: str, length: int) -> str:
     """The title, cut after `length` characters."""
     return title if len(title) <= length else title[: length - 1].rstrip() + "…"

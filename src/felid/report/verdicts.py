@@ -43,13 +43,22 @@ def summary(found: list[Verdict]) -> str:
     return f"Sound, with {watch} of {len(found)} findings to watch." if watch else f"Healthy: all {len(found)} findings are good."
 
 
+def level_rows(report: HealthReport) -> list[tuple[str, LevelHealth, float | None]]:
+    """Name, use and share of variance left of each learnt level, then of the final levels that differ or are new."""
+    errors = report.reconstruction_error or (None,) * len(report.levels)
+    found = [(str(level), health, errors[level]) for level, health in enumerate(report.levels)]
+    found += [(f"{level} (resolved)", report.final[level], None) for level in report.changed]
+    added = range(len(report.levels), len(report.final))
+    return found + [(f"{level} (collisions)", report.final[level], None) for level in added]
+
+
 def _status(value: float, good: float, watch: float) -> Status:
     """Of a value that should be high."""
     return "good" if value >= good else "watch" if value >= watch else "poor"
 
 
 def _use(report: HealthReport) -> Iterator[Verdict]:
-    for level, health in enumerate(report.levels[: report.num_learned]):
+    for level, health in enumerate(report.levels):
         reachable = min(health.size, report.num_items)
         share = health.used / reachable
         text = f"Level {level} uses {_percent(share)} of its codes ({health.used:,} of {reachable:,})"
@@ -58,18 +67,18 @@ def _use(report: HealthReport) -> Iterator[Verdict]:
         if status == "good" and even < 0.15:
             status = "watch"
         text += f", as evenly as {health.perplexity:,.0f} codes used alike."
-        yield Verdict(status, text, _use_remedy(level, health, share))
+        yield Verdict(status, text, _use_remedy(level, status, share))
 
 
-def _use_remedy(level: int, health: LevelHealth, share: float) -> str:
+def _use_remedy(level: int, status: Status, share: float) -> str:
+    if status == "good":
+        return ""
     if share < 0.95:
         return (
             f"Lower quantizer.sizes at level {level}, or use a quantiser that does not collapse (rkmeans); for rqvae: "
             "start=kmeans, standardize=true, reseed_every above 0."
         )
-    if health.perplexity < 0.15 * health.size:
-        return "Some codes hold most items: try quantizer.balanced=true (rkmeans)."
-    return ""
+    return "Some codes hold most items: try quantizer.balanced=true (rkmeans)."
 
 
 def _collisions(report: HealthReport) -> Iterator[Verdict]:
