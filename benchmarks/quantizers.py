@@ -88,7 +88,7 @@ def _vectors(options: argparse.Namespace) -> tuple[Vectors, str]:
     else:
         x, source = synthetic(12_000, 384), "synthetic: a tree of clusters"
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
-    variance = float(((x - x.mean(0)) ** 2).sum(1).mean())
+    variance = float(((x - x.mean(0, dtype=np.float64)) ** 2).sum(1).mean())
     return x, f"{source}: {len(x):,} x {x.shape[1]} normalised vectors, variance {variance:.4f}"
 
 

@@ -38,6 +38,8 @@ QUANTIZERS: dict[str, tuple[str, ...]] = {
     "rqvae-rotation": (*RQVAE, "quantizer.estimator=rotation"),
     "rqvae-sinkhorn": (*RQVAE, "quantizer.sinkhorn_epsilon=0.05"),
     "rqvae-alignment": BEHAVIOUR,
+    "rqvae-alignment-0.5": (*BEHAVIOUR, "quantizer.alignment_weight=0.5"),
+    "rqvae-alignment-2": (*BEHAVIOUR, "quantizer.alignment_weight=2"),
     "rqvae-letter": (*BEHAVIOUR, "quantizer.update=gradient", "quantizer.diversity_weight=0.01"),
     "pq": ("quantizer.kind=pq",),
     "opq": ("quantizer.kind=pq", "quantizer.rotate=true"),
@@ -105,7 +107,7 @@ def _measure(cell: Cell, root: Path, threads: int) -> dict[str, Any]:
     _felid("tokenize", root, overrides, threads)
     places = read_run(root)["stages"]
     result = {"quantizer": quantizer, "resolver": resolver, "embedding": embedding, "seed": seed, "overrides": overrides}
-    result |= _health(root / places["tokenize"], root / places["embed"])
+    result |= _fit(root, root / places["tokenize"]) | _health(root / places["tokenize"], root / places["embed"])
     _felid("train", root, overrides, threads)
     places = read_run(root)["stages"]
     last = read_json(root / places["train"] / "progress.json")["curve"][-1]
@@ -119,15 +121,21 @@ def _felid(stage: str, root: Path, overrides: Sequence[str], threads: int) -> No
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL)
 
 
+def _fit(root: Path, tokens: Path) -> dict[str, Any]:
+    """Seconds and peak memory of the process that fitted the quantiser and encoded all items."""
+    wanted = read_json(tokens / "manifest.json")["inputs"]["codes"]
+    manifests = (read_json(path) for path in (root / "quantize").glob("*/manifest.json"))
+    made = next(manifest for manifest in manifests if manifest["digest"] == wanted)
+    return {"fit_seconds": made["wall_seconds"], "peak_rss_mib": made["peak_rss_mib"]}
+
+
 def _health(tokens: Path, embed: Path) -> dict[str, Any]:
-    manifest, known = read_json(tokens / "manifest.json"), read_json(tokens / "statistics.json")
+    known = read_json(tokens / "statistics.json")
     codes = np.load(tokens / "quantizer_codes.npy")
     x = load_embeddings(embed, normalized=True)[1]
     decoded = load_quantizer(tokens / "quantizer").decode(codes)
     neighbours = neighbour_overlap(x, codes, decoded)
     return {
-        "fit_seconds": manifest["wall_seconds"],
-        "peak_rss_mib": manifest["peak_rss_mib"],
         "num_unique": known["num_unique"],
         "largest_group": known["largest_group"],
         "moved": known["moved"],

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felid.errors import SemanticIdError
+from felid.errors import FelidWarning, SemanticIdError
 from felid.quantize import ItemNumberCodes, ItemNumberConfig, RandomCodes, RandomConfig
 from felid.quantize.base import FitContext
 
@@ -57,7 +58,13 @@ def test_item_numbers_count_up_in_mixed_radix_and_wrap(sizes, start):
     x, items = vectors(count), np.arange(start, start + count)
     quantizer = ItemNumberCodes(ItemNumberConfig(sizes=sizes)).fit(x, FitContext(items=items))
     expected = np.column_stack(np.unravel_index(items % count, sizes))
-    np.testing.assert_array_equal(quantizer.encode(x, items), expected)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(quantizer.encode(x, items), expected)
+    beyond = min(start, count)
+    texts = [f"{beyond} of {count} items have an item_index above {count - 1}"] if beyond else []
+    assert [str(warning.message)[: len(texts[0])] for warning in caught] == texts
+    assert all(warning.category is FelidWarning for warning in caught)
 
 
 def test_sizes_beyond_64_bits_are_allowed():

@@ -77,6 +77,11 @@ def test_more_levels_than_dimensions_are_refused():
         PQ(PQConfig(sizes=(2, 2, 2))).fit(correlated(50, 2))
 
 
+def test_rotations_without_rotate_are_warned_of():
+    with pytest.warns(FelidWarning, match="rotations of the quantiser: no effect with rotate=false"):
+        PQ(PQConfig(sizes=(2, 2), rotations=3)).fit(correlated(50))
+
+
 def test_a_part_that_hardly_varies_leaves_codes_unused():
     x = correlated(60, 4)
     x[:, 2:] = np.arange(60)[:, None] % 2

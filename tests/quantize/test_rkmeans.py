@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from felid.config import as_tree
 from felid.errors import FelidWarning
-from felid.quantize import RKMeans, RKMeansConfig, distortion
-from felid.quantize.kmeans import assign, improve
+from felid.quantize import RKMeans, RKMeansConfig, distortion, kmeans
+from felid.quantize.kmeans import assign, first_codes, improve, means
 
 
 def blobs(count: int = 600, dim: int = 8, seed: int = 3) -> np.ndarray:
@@ -71,7 +72,7 @@ def test_each_centroid_is_the_mean_of_its_residuals():
 def test_ties_go_to_the_lowest_code():
     quantizer = RKMeans(RKMeansConfig(sizes=(2, 4)))
     x = np.array([[1, 0], [-1, 0]], np.float32)
-    with pytest.warns(FelidWarning, match="1 distinct residuals; the other 3 stay unused"):
+    with pytest.warns(FelidWarning, match="1 distinct vectors; the other 3 stay unused"):
         quantizer.fit(x)
     assert quantizer.encode(x).tolist() == [[0, 0], [1, 0]]
     assert quantizer.encode(np.zeros((1, 2), np.float32)).tolist() == [[0, 0]]
@@ -93,14 +94,15 @@ def test_number_of_threads_changes_nothing(balanced):
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=2, max_size=4).map(tuple),
     count=st.integers(12, 80),
+    iterations=st.integers(1, 6),
     refinements=st.sampled_from([0, 1, 6]),
     seed=st.integers(0, 999),
 )
 @pytest.mark.filterwarnings("ignore::felid.errors.FelidWarning")
-def test_adding_a_level_never_raises_the_training_distortion(sizes, count, refinements, seed):
+def test_adding_a_level_never_raises_the_training_distortion(sizes, count, iterations, refinements, seed):
     """Neither the level's own nor that of the whole against a quantiser fitted without it."""
     x = np.random.default_rng(seed).normal(size=(count, 3)).astype(np.float32)
-    config = RKMeansConfig(sizes=sizes, iterations=4, refinements=refinements, seed=seed)
+    config = RKMeansConfig(sizes=sizes, iterations=iterations, refinements=refinements, seed=seed)
     left = distortion(RKMeans(config).fit(x), x)
     shorter = distortion(RKMeans(config.model_copy(update={"sizes": sizes[:-1]})).fit(x), x)
     slack = 1e-6
@@ -183,6 +185,51 @@ def test_moves_find_the_clusters_that_a_bad_start_misses():
     x = (np.repeat(centres, 50, axis=0) + rng.normal(size=(600, 2))).astype(np.float32)
     start = x[:12]  # all in one cluster
     assert assign(x, improve(x, start, 40, rng)).costs.mean() < 2.5  # 2 = the noise, about 1,200 = without moves
+
+
+@pytest.mark.parametrize("iterations", range(1, 8))
+def test_moves_never_come_last(iterations, monkeypatch):
+    """A code that has just moved is no mean of any rows."""
+    averages = []
+
+    def spy(*arguments):
+        averages.append(means(*arguments))
+        return averages[-1].copy()
+
+    monkeypatch.setattr(kmeans, "means", spy)
+    x = blobs()
+    found = improve(x, x[:20], iterations, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, averages[-1])
+
+
+def test_pitfall_float32_sums_of_many_rows():
+    """Far from the origin a float32 sum of many rows is off by a good part of what they differ."""
+    x = (5.013 + 0.02 * np.random.default_rng(0).normal(size=(262_144, 2))).astype(np.float32)
+    quantizer = RKMeans(RKMeansConfig(sizes=(1,), iterations=1)).fit(x)
+    np.testing.assert_allclose(quantizer.codebook(0)[0], x.mean(0, dtype=np.float64), atol=1e-5)
+    assert distortion(quantizer, x)[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_pitfall_starts_far_from_the_origin():
+    """|x|^2 - 2xc + |c|^2 must not drown the distances of k-means++: each of 12 far apart groups gets a code."""
+    rng = np.random.default_rng(0)
+    x = (np.repeat(np.eye(12), 40, axis=0) * 4 + rng.normal(size=(480, 12)) * 0.01).astype(np.float32)
+    for shift in (0, 20_000):
+        moved = x + np.float32(shift)
+        starts = first_codes(moved, 12, np.random.default_rng(1))
+        rows = [int(np.flatnonzero((moved == start).all(1))[0]) for start in starts]
+        assert len({row // 40 for row in rows}) == 12
+
+
+@pytest.mark.parametrize(
+    ("option", "names"), [({"restarts": 2}, "restarts"), ({"refinements": 2, "restarts": 3}, "restarts and refinements")]
+)
+def test_options_without_effect_on_balanced_levels_are_warned_of(option, names):
+    x = blobs(100)
+    with pytest.warns(FelidWarning, match=f"^{names} of the quantiser: no effect with balanced=true"):
+        RKMeans(RKMeansConfig(sizes=(4,), balanced=True, **option)).fit(x)
+    RKMeans(RKMeansConfig(sizes=(4,), balanced=True, refinements=0)).fit(x)  # says what is done: no warning
+    RKMeans(RKMeansConfig.model_validate(as_tree(RKMeansConfig(sizes=(4,), balanced=True)))).fit(x)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from felid.quantize.kmeans import assign, first_codes, improve, means
 from felid.rows import Vectors, blocks
 
 BLUR = 3.0
-"""Difference of costs at which a row is shared between codes while they are learnt, in units of the median margin. With less, the
-later levels of Beauty (MiniLM) never settle: most of their rows lie near the origin, about equally far from all codes."""
+"""Difference of costs at which a row is shared between codes while they are learnt, in units of the median margin. With too
+little, levels whose rows lie about equally far from all codes, as most residuals of text vectors do, do not settle."""
 STEPS, SHARPEST = 24, 0.03
 """Steps of the last pricing, and the share of the blur that its last step has."""
 

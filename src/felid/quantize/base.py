@@ -156,7 +156,7 @@ def warn_without_effect(config: Config, fields: Sequence[str], reason: str) -> N
     defaults = type(config).model_fields
     changed = [name for name in fields if getattr(config, name) != defaults[name].default]
     if changed:
-        text = f"{' and '.join(changed)} of the quantiser's settings: no effect {reason}; leave out, or change the latter"
+        text = f"{' and '.join(changed)} of the quantiser: no effect {reason}; leave at the default"
         warnings.warn(text, FelidWarning, stacklevel=3)
 
 

@@ -5,6 +5,7 @@ Random codes also stand in the ablation of Rajput et al. (TIGER, NeurIPS 2023, t
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from math import prod
 from pathlib import Path
@@ -16,8 +17,17 @@ from pydantic import Field
 
 from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
-from felid.errors import SemanticIdError
-from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input, load_codebooks, save_codebooks
+from felid.errors import FelidWarning, SemanticIdError
+from felid.quantize.base import (
+    NO_CONTEXT,
+    Codes,
+    FitContext,
+    check_codes,
+    check_input,
+    load_codebooks,
+    save_codebooks,
+    warn_of_start,
+)
 from felid.quantize.kmeans import means
 from felid.quantize.rkmeans import Size
 from felid.rows import Vectors, blocks
@@ -62,7 +72,12 @@ class _Control(ABC):
         """(N, Lq) codes of items."""
 
     def fit(self, x: Vectors, context: FitContext = NO_CONTEXT) -> Self:
-        """Learn what vectors the codes stand for; the codes themselves do not depend on `x`."""
+        """Learn what vectors the codes stand for; the codes themselves do not depend on `x`.
+
+        Warns:
+            FelidWarning: `context.start` is given.
+        """
+        warn_of_start(context)
         residual = check_input(x).copy()
         codes = self._codes(_items(len(x), context.items))
         codebooks = []
@@ -132,7 +147,7 @@ class RandomCodes(_Control):
 class ItemNumberCodes(_Control):
     """item_index written with the level sizes as its bases, most significant digit first; a `Quantizer`.
 
-    An item_index of the product of the sizes or more starts again at 0.
+    An item_index of the product of the sizes or more starts again at 0; `encode` warns of it.
     """
 
     def __init__(self, config: ItemNumberConfig) -> None:
@@ -151,6 +166,23 @@ class ItemNumberCodes(_Control):
                 "use more or larger levels"
             )
         return super().fit(x, context)
+
+    def encode(self, x: Vectors, items: Items | None = None) -> Codes:
+        """(N, Lq) int32 digits of the items `items`; of `x` only the number of rows counts.
+
+        Warns:
+            FelidWarning: an item_index is beyond what the sizes can number, so that items far apart share codes.
+        """
+        codes, last = super().encode(x, items), min(prod(self.sizes), 2**63) - 1
+        beyond = int((_items(len(x), items) > last).sum())
+        if beyond:
+            warnings.warn(
+                f"{beyond} of {len(x)} items have an item_index above {last}, the last that sizes {self.sizes} can number, and "
+                "start again at 0; use more or larger levels",
+                FelidWarning,
+                stacklevel=2,
+            )
+        return codes
 
     def _codes(self, items: Items) -> Codes:
         steps = [min(prod(self.sizes[level + 1 :]), 2**62) for level in range(len(self.sizes))]

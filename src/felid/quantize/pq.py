@@ -16,7 +16,18 @@ from pydantic import Field
 from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.errors import SemanticIdError
-from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input, load_codebooks, save_codebooks
+from felid.quantize.base import (
+    NO_CONTEXT,
+    Codes,
+    FitContext,
+    check_codes,
+    check_input,
+    load_codebooks,
+    mean_row,
+    save_codebooks,
+    warn_of_start,
+    warn_without_effect,
+)
 from felid.quantize.kmeans import assign, few_codes, learn_codebook, means, squared_distances
 from felid.quantize.rkmeans import Size
 from felid.rows import Vectors, blocks, load_array
@@ -32,7 +43,7 @@ class PQConfig(Config):
     rotate: bool = False
     """Whether the vectors are rotated first, so that the parts carry equally much and less is lost (OPQ)."""
     rotations: int = Field(12, ge=1)
-    """Times that rotation and codebooks are fitted to each other; without effect unless `rotate`."""
+    """Times that rotation and codebooks are fitted to each other; without effect, and with a warning, unless `rotate`."""
     iterations: int = Field(30, ge=1)
     """Iterations of k-means per level, at most."""
     restarts: int = Field(1, ge=1)
@@ -64,7 +75,13 @@ class PQ:
         Raises:
             SemanticIdError: fewer dimensions than levels, or fewer distinct first parts than codes in the first level.
             EmbeddingError: `x` is not a finite (N, D) matrix.
+
+        Warns:
+            FelidWarning: `rotations` without `rotate`, or `context.start`; or a later level has more codes than distinct parts.
         """
+        warn_of_start(context)
+        if not self.config.rotate:
+            warn_without_effect(self.config, ["rotations"], "with rotate=false")
         x = check_input(x)
         if x.shape[1] < len(self.sizes):
             raise SemanticIdError(
@@ -83,7 +100,7 @@ class PQ:
 
     def encode(self, x: Vectors, items: NDArray[np.int64] | None = None) -> Codes:
         """(N, Lq) int32 nearest code of each part; ties go to the lowest code."""
-        x = check_input(x, self.codebook(0).shape[1])
+        x = check_input(x, self._width)
         codes = np.empty((len(x), len(self.sizes)), np.int32)
         for rows in blocks(len(x), 65_536):
             for level, part in enumerate(self._split(x[rows])):
@@ -92,22 +109,22 @@ class PQ:
 
     def last_level_costs(self, x: Vectors, codes: Codes) -> Vectors:
         """(N, K) float32 squared distance of each row's last part to each code of the last level."""
-        return squared_distances(self._split(check_input(x, self.codebook(0).shape[1]))[-1], self._parts[-1])
+        x = check_input(x, self._width)
+        check_codes(codes, self.sizes)
+        return squared_distances(self._split(x)[-1], self._parts[-1])
 
     def decode(self, codes: Codes) -> Vectors:
         """(N, D) float32 vector whose first parts are the codes' and whose further parts are zero."""
         check_codes(codes, self.sizes)
-        total = np.zeros((len(codes), self.codebook(0).shape[1]), np.float32)
+        total = np.zeros((len(codes), self._width), np.float32)
         for level in range(codes.shape[1]):
             total += self.codebook(level)[codes[:, level]]
         return total
 
     def codebook(self, level: int) -> Vectors:
         """(K, D) float32 vectors of a level."""
-        if not self._parts:
-            raise SemanticIdError("the quantiser has no codebooks yet; call fit, or load a fitted one")
+        whole = np.zeros((self.sizes[level], self._width), np.float32)
         widths = [part.shape[1] for part in self._parts]
-        whole = np.zeros((self.sizes[level], sum(widths)), np.float32)
         start = sum(widths[:level])
         whole[:, start : start + widths[level]] = self._parts[level]
         return whole if self._rotation is None else _product(whole, self._rotation.T)
@@ -129,6 +146,13 @@ class PQ:
             dim = sum(part.shape[1] for part in quantizer._parts)
             quantizer._rotation = load_array(folder / "rotation.npy", (dim, dim))
         return quantizer
+
+    @property
+    def _width(self) -> int:
+        """D of the fitted rows."""
+        if not self._parts:
+            raise SemanticIdError("the quantiser has no codebooks yet; call fit, or load a fitted one")
+        return sum(part.shape[1] for part in self._parts)
 
     def _split(self, x: Vectors) -> list[Vectors]:
         """The levels' parts of the rows, each contiguous; beside them only a block of rows is held."""
@@ -163,7 +187,7 @@ class PQ:
 
 def _spread_evenly(x: Vectors, levels: int) -> Vectors:
     """(D, D) principal axes of `x`, dealt out so that the parts' variances have about equal products (Ge et al., section 3.2)."""
-    centred = x - x.mean(0)
+    centred = x - mean_row(x)
     variances, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     room = [len(part) for part in np.array_split(np.arange(x.shape[1]), levels)]
     dealt: list[list[int]] = [[] for _ in range(levels)]

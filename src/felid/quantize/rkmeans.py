@@ -24,18 +24,21 @@ from felid.quantize.base import (
     FitContext,
     check_codes,
     check_input,
+    energy,
     load_codebooks,
+    mean_row,
     save_codebooks,
+    warn_of_start,
+    warn_without_effect,
 )
 from felid.quantize.kmeans import (
     assign,
     few_codes,
     learn_codebook,
-    load_array,
     means,
     squared_distances,
 )
-from felid.rows import Vectors, blocks
+from felid.rows import Vectors, blocks, load_array
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -50,11 +53,11 @@ class RKMeansConfig(Config):
     iterations: int = Field(30, ge=1)
     """Iterations per level, at most; in the first 85 % codes move from where they save little to where they save more."""
     restarts: int = Field(1, ge=1)
-    """k-means++ starts (Arthur and Vassilvitskii, 2007) per level, of which the best after a few iterations goes on."""
+    """k-means++ starts (Arthur and Vassilvitskii, 2007) per level, of which the best after a few iterations goes on; balanced
+    levels have one."""
     refinements: int = Field(6, ge=0)
-    """Passes over all codebooks after each further level, at most, in which each is fitted to what the others leave; 0 = each
-    level knows only the levels before it, as with balanced levels. On Beauty (MiniLM) they take away 4 % of the squared error and
-    add 2 % to that of the first level alone."""
+    """Passes over all codebooks after each further level, at most, in which each is fitted to what the others leave: less error
+    of the whole for a little more of the first level alone. 0 = each level knows only those before it, as balanced levels do."""
     balanced: bool = False
     """Whether every code of a level is used about equally often by the fitted items, at the price of a larger error: a code's
     price is added to its squared distance."""
@@ -83,12 +86,19 @@ class RKMeans:
         """Learn one codebook per level.
 
         Where a later level has no more distinct residuals than codes, these residuals become its first codes and the
-        remaining codes stay unused, with a warning.
+        remaining codes stay unused.
 
         Raises:
             SemanticIdError: fewer distinct rows than codes in the first level.
             EmbeddingError: `x` is not a finite (N, D) matrix.
+
+        Warns:
+            FelidWarning: codes that stay unused; `restarts` or `refinements` with `balanced`; `context.start`.
         """
+        warn_of_start(context)
+        if self.config.balanced:
+            unused = ["restarts", "refinements"] if self.config.refinements else ["restarts"]
+            warn_without_effect(self.config, unused, "with balanced=true")
         x = check_input(x)
         residual, codes = x.copy(), np.empty((len(x), 0), np.int32)
         self._codebooks, self._prices = [], []
@@ -115,6 +125,7 @@ class RKMeans:
     def last_level_costs(self, x: Vectors, codes: Codes) -> Vectors:
         """(N, K) float32 squared distance of each row's last residual to each code of the last level, plus the code's price."""
         residual = check_input(x, self.codebook(0).shape[1]).copy()
+        check_codes(codes, self.sizes)
         for level in range(len(self.sizes) - 1):
             _add(residual, self._codebooks[level], codes[:, level], -1)
         costs = squared_distances(residual, self._codebooks[-1])
@@ -169,14 +180,14 @@ class RKMeans:
         for level, (codebook, prices) in enumerate(zip(self._codebooks, self._prices, strict=True)):
             codes[:, level] = assign(residual, codebook, prices).codes
             _add(residual, codebook, codes[:, level], -1)
-            errors.append(_energy(residual))
+            errors.append(energy(residual))
         return codes, tuple(errors)
 
     def _refine(self, x: Vectors, residual: Vectors, codes: Codes) -> Codes:
         """Fit the codebooks to each other, as long as the error falls and no level raises it; `residual` follows."""
-        centre = x.mean(0)
-        spread = sum(_energy(x[rows] - centre) for rows in blocks(len(x)))
-        least, given = _energy(residual), codes
+        centre = mean_row(x)
+        spread = sum(energy(x[rows] - centre) for rows in blocks(len(x)))
+        least, given = energy(residual), codes
         for _ in range(0 if self.config.balanced else self.config.refinements):
             kept, self._codebooks = self._codebooks, self._fitted_to_each_other(residual, codes)
             residual[:] = x
@@ -207,8 +218,3 @@ def _add(x: Vectors, codebook: Vectors, codes: Codes, sign: int) -> None:
             x[rows] += codebook[codes[rows]]
         else:
             x[rows] -= codebook[codes[rows]]
-
-
-def _energy(x: Vectors) -> float:
-    """Sum of squares."""
-    return sum(float((x[rows] * x[rows]).sum(1).sum(dtype=np.float64)) for rows in blocks(len(x)))

@@ -109,7 +109,7 @@ def _hover(node: Node, category: str) -> str:
 
 
 def usage_figure(report: HealthReport, subject: Subject) -> Figure:
-    """Items per code, codes sorted, relative to even use; dashed where resolving collisions changed it."""
+    """Items per code, codes sorted, relative to even use; dotted where resolving collisions changed it."""
     lines = [_usage(subject.learned[:, level], health, level) for level, health in enumerate(report.levels)]
     lines += [_usage(subject.codes[:, level], report.final[level], level, resolved=True) for level in report.changed]
     layout = _axes("codes of a level, most used first (%)", "items per code / even use")
@@ -131,7 +131,7 @@ def _usage(column: NDArray[np.int32], health: LevelHealth, level: int, *, resolv
         y=counts[places].round(3).tolist(),
         mode="lines",
         fill="tozeroy" if level == 0 and not resolved else "none",
-        name=f"level {level}{', resolved' if resolved else ''} ({health.used:,} of {size:,} used)",
+        name=f"level {level}{', moved' if resolved else ''} ({health.used:,} of {size:,} used)",
         line={"color": PALETTE[level % len(PALETTE)], "width": 2.5, **form},
         hovertemplate="%{y:.2f} times even use<extra>%{fullData.name}</extra>",
     )

@@ -89,7 +89,7 @@ def _tiles(report: HealthReport) -> str:
     if report.neighbours:
         tiles["neighbours with the same first code"] = f"{100 * report.neighbours.prefixes[0]:.0f} %"
     if report.transductive:
-        tiles["fitted on"] = "all items (transductive)"
+        tiles["fitted on all items"] = "transductive"
     return "\n".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in tiles.items())
 
 

@@ -22,7 +22,7 @@ from felid.quantize import build_quantizer, load_quantizer
 from felid.quantize.base import Codes, Quantizer
 from felid.quantize.catalogue import encode_catalogue
 from felid.recommender import titles_of
-from felid.rows import RowFile, Rows
+from felid.rows import RowFile, Rows, load_array
 from felid.semantic_ids import SemanticIds
 from felid.tokenizing import TokenizeSettings
 
@@ -86,7 +86,6 @@ def subject_of_run(root: Path) -> Subject:
     settings = _settings(folders["tokenize"])
     vectors = open_embeddings(folders["embed"], normalized=True)
     quantizer = load_quantizer(folders["tokenize"] / "quantizer")
-    saved = folders["tokenize"] / "quantizer_codes.npy"
     return Subject(
         source=settings.quantizer.kind,
         codes=ids.codes,
@@ -96,7 +95,7 @@ def subject_of_run(root: Path) -> Subject:
         columns=_columns(dataset),
         vectors=vectors,
         quantizer=quantizer,
-        quantized=_load_codes(saved) if saved.is_file() else encode_catalogue(quantizer, vectors),
+        quantized=_quantized(folders["tokenize"] / "quantizer_codes.npy", quantizer, vectors),
         log=_read_log(folders["tokenize"] / "log.jsonl"),
         refit=_refit(settings, dataset, vectors) if hasattr(settings.quantizer, "seed") else None,
         transductive=settings.cold.quantizer_fit == "all",
@@ -122,11 +121,11 @@ def _columns(dataset: Dataset) -> Columns:
     return {name: dataset.items[name].to_list() for name in names}
 
 
-def _load_codes(path: Path) -> Codes:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), np.int32)
-    except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); run `felid tokenize` again") from error
+def _quantized(path: Path, quantizer: Quantizer, vectors: Rows) -> Codes:
+    """The quantiser's codes of all items, made again where they were not kept."""
+    if not path.is_file():
+        return encode_catalogue(quantizer, vectors)
+    return np.asarray(load_array(path, (vectors.shape[0], len(quantizer.sizes))), np.int32)
 
 
 def _read_log(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -74,8 +76,8 @@ def print_report(report: HealthReport, found: list[Verdict], console: Console) -
 
 
 def _level_table(report: HealthReport) -> Table:
-    head = ("level", "codes", "used", "perplexity", "entropy", "largest code", "its items", "variance left")
-    table = Table(*head, title=report.name, title_justify="left")
+    head = ("level", "codes", "used", "perplexity", "entropy", "largest\ncode", "its\nitems", "variance\nleft")
+    table = _table(head, report.name)
     for name, level, left in level_rows(report):
         table.add_row(
             name,
@@ -94,18 +96,25 @@ def _prefix_table(report: HealthReport) -> Table:
     """Per prefix length what was measured: neighbours, categories, stability."""
     columns: dict[str, list[str]] = {"prefix": [str(length) for length in range(1, len(report.levels) + 1)]}
     if found := report.neighbours:
-        columns["neighbours"] = [f"{100 * share:.1f} %" for share in found.prefixes]
-        columns["any two"] = [f"{100 * share:.2g} %" for share in found.chance]
+        columns[f"{found.k} nearest\nshare it"] = [f"{100 * share:.1f} %" for share in found.prefixes]
+        columns["any two\nshare it"] = [f"{100 * share:.2g} %" for share in found.chance]
     if report.categories:
         columns["purity"] = [f"{one.purity:.2f}" for one in report.categories]
         columns["NMI"] = [f"{one.normalized:.2f}" for one in report.categories]
         columns["AMI"] = [f"{one.adjusted:z.2f}" for one in report.categories]
     if report.stability:
-        columns["seeds NMI"] = [f"{one.normalized:.2f}" for one in report.stability]
-        columns["seeds AMI"] = [f"{one.adjusted:z.2f}" for one in report.stability]
-    caption = "codes of a prefix; how many of an item's nearest, and of all items, share it"
-    caption += f"; agreement with {report.category}" if report.category else ""
-    table = Table(*columns, title=f"{report.name}: {caption}", title_justify="left")
+        columns["seeds\nNMI"] = [f"{one.normalized:.2f}" for one in report.stability]
+        columns["seeds\nAMI"] = [f"{one.adjusted:z.2f}" for one in report.stability]
+    sides = [*([f"with {report.category}"] if report.categories else []), *(["of two seeds"] if report.stability else [])]
+    caption = f"NMI, AMI: normalised, adjusted mutual information {' and '.join(sides)}" if sides else None
+    table = _table(columns, f"{report.name}: prefixes", caption)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
+    return table
+
+
+def _table(columns: Iterable[str], title: str, caption: str | None = None) -> Table:
+    """A table without vertical lines, which fits 80 columns."""
+    table = Table(*columns, title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
     return table

@@ -47,9 +47,9 @@ def level_rows(report: HealthReport) -> list[tuple[str, LevelHealth, float | Non
     """Name, use and share of variance left of each learnt level, then of the final levels that differ or are new."""
     errors = report.reconstruction_error or (None,) * len(report.levels)
     found = [(str(level), health, errors[level]) for level, health in enumerate(report.levels)]
-    found += [(f"{level} (resolved)", report.final[level], None) for level in report.changed]
+    found += [(f"{level} (moved)", report.final[level], None) for level in report.changed]
     added = range(len(report.levels), len(report.final))
-    return found + [(f"{level} (collisions)", report.final[level], None) for level in added]
+    return found + [(f"{level} (suffix)", report.final[level], None) for level in added]
 
 
 def _status(value: float, good: float, watch: float) -> Status:
