@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.text import Text
 
 from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
@@ -34,7 +33,7 @@ from felid.evaluation.protocol import POLICIES, check_request
 from felid.evaluation.report import PARTS
 from felid.models import build_model
 from felid.models.base import GenerativeModel
-from felid.progress import plain_console, progress_bar
+from felid.progress import plain_console, progress_bar, stage_line
 from felid.recipe import Recipe
 from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
 from felid.semantic_ids import SemanticIds
@@ -127,8 +126,8 @@ class Pipeline:
             if not reused or former != self._places()["train"]:
                 (self.root / "metrics.json").unlink(missing_ok=True)  # those of another model
             self._commit()
-        how = "unchanged" if reused else f"{artifact.manifest['wall_seconds']:.1f} s"
-        self.console.print(Text.assemble((stage, "bold"), f" {how}  {artifact.path}"), soft_wrap=True)
+        seconds = None if reused else artifact.manifest["wall_seconds"]
+        self.console.print(stage_line(stage, seconds, artifact.path), soft_wrap=True)
 
     def _settings(self, stage: Stage) -> dict[str, Any]:
         """The part of the recipe that a stage depends on."""

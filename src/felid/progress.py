@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -59,3 +60,8 @@ class Bar:
 def progress_bar(console: Console, label: str, *, total: int, unit: str) -> Bar:
     """A bar over `total` units of work, shown only on a terminal."""
     return Bar(console, label, total, unit)
+
+
+def stage_line(stage: str, seconds: float | None, folder: Path) -> Text:
+    """What a stage of a run has done: how long it took (None = it was there already), and where its output lies."""
+    return Text.assemble((stage, "bold"), f" {'unchanged' if seconds is None else f'{seconds:.1f} s'}  {folder}")

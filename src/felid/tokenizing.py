@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from felid.config import Config
 from felid.data.histories import LeaveOneOut
 from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
 from felid.errors import SemanticIdError
+from felid.progress import stage_line
 from felid.quantize import (
     CollisionConfig,
     NoCollisionConfig,
@@ -114,14 +115,14 @@ class TokenizeStage:
     def start(self) -> Artifact | None:
         """The codebooks to start from, `codebook_<level>.npy`; None for quantisers without such a start."""
         settings = self.settings.start_settings
-        return None if settings is None else build(self.root, "start", settings, self.inputs, self._start, fresh=self.fresh)[0]
+        return None if settings is None else self._build("start", settings, self.inputs, self._start)
 
     @cached_property
     def codes(self) -> Artifact:
         """The fitted quantiser and the codes of all items."""
         sections = self.settings.model_dump(mode="json", exclude={"collision"})
         inputs = {**self.inputs, "start": self.start.digest} if self.start else self.inputs
-        return build(self.root, "quantize", sections, inputs, self._quantize, fresh=self.fresh)[0]
+        return self._build("quantize", sections, inputs, self._quantize)
 
     def identify(self, folder: Path) -> SemanticIds:
         """Fill the folder of the tokenise stage: semantic IDs, with the quantiser and codes that they came from."""
@@ -130,6 +131,12 @@ class TokenizeStage:
 
     def load_start(self) -> tuple[Vectors, ...] | None:
         return load_codebooks(self.start.path, self.settings.quantizer.sizes) if self.start else None
+
+    def _build(self, part: str, settings: object, inputs: Mapping[str, str], work: Callable[[Path], None]) -> Artifact:
+        artifact, reused = build(self.root, part, settings, inputs, work, fresh=self.fresh)
+        seconds = None if reused else artifact.manifest["wall_seconds"]
+        self.console.print(stage_line(part, seconds, artifact.path), soft_wrap=True)
+        return artifact
 
     def _start(self, folder: Path) -> None:
         assert isinstance(self.settings.quantizer, RQVAEConfig)
