@@ -5,8 +5,9 @@ The peer is `vector-quantize-pytorch` (ResidualVQ, moving averages), which is no
     pip install --no-deps --target PEERS vector-quantize-pytorch einops einx frozendict loguru torch-einops-utils
     PYTHONPATH=PEERS python -m benchmarks.codebooks
 
-Both take the same start (residual k-means) and the same batches; one step is forward, commitment loss, backward and the update
-of the codebooks. Before anything is timed their codes on the same codebooks are compared. `--million` needs no peer.
+Both take the same start (residual k-means), the same batches and the straight-through estimator (the peer's default is the
+rotation trick); one step is forward, commitment loss, backward and the update of the codebooks. Before anything is timed their
+codes on the same codebooks are compared. `--million` needs no peer.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +32,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.timing import Contestant, interleave, summary
+from felid.artifacts import write_json
 from felid.quantize.codebook import SemanticIDConfig
 from felid.quantize.encoder import SemanticIDEncoder
 from felid.quantize.encoder_training import compute_codebook_utilization, start_codebooks, train_codebook
@@ -38,26 +44,59 @@ SHAPES = ((256, 32, 1024), (1024, 256, 4096))
 """Codes per level, width, batch."""
 LEVELS = 3
 PEER = "vector_quantize_pytorch"
+PACKAGES = ("felid", "numpy", "torch", "vector-quantize-pytorch")
 
 
-def main() -> None:
-    """Print one JSON record per part."""
+def main(arguments: list[str] | None = None) -> None:
+    """Print the record and write `codebooks.json` or, of the million, `codebooks-million.json`."""
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    console, load = Console(), os.getloadavg()[0]
+    if load > 0.5:
+        console.print(f"the machine is busy (load {load:.1f} before the start); times will be rough", highlight=False)
+    record: dict[str, object] = {"environment": _environment(options, load)}
+    if options.million:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            record["million"] = million(Path(folder), options.items, options.steps)
+    else:
+        shapes, rounds = (SHAPES[:1], 1) if options.quick else (SHAPES, options.rounds)
+        record["steps"] = [steps(*shape, rounds, console) for shape in shapes]
+    console.print_json(json.dumps(record))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / ("codebooks-million.json" if options.million else "codebooks.json")
+    write_json(path, record)
+    console.print(f"{path} written", highlight=False, soft_wrap=True)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codebooks", description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch; default: all cores")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved repetitions")
+    parser.add_argument("--quick", action="store_true", help="one round of the smaller shape: does it run?")
     parser.add_argument("--million", action="store_true", help="the part with a million items instead of the ratios")
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--steps", type=int, default=50, help="training steps over the million")
     parser.add_argument("--scratch", type=Path, help="folder with 1.1 GB to spare; default: a temporary one")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    console = Console()
-    if options.million:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            console.print_json(json.dumps(million(Path(folder), options.items, options.steps)))
-        return
-    for size, width, batch in SHAPES:
-        console.print_json(json.dumps(steps(size, width, batch, options.rounds, console)))
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"), help="folder of the record")
+    return parser.parse_args(arguments)
+
+
+def _environment(options: argparse.Namespace, load: float) -> dict[str, object]:
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.codebooks", *sys.argv[1:]]),
+        "quick": options.quick,
+        "threads": options.threads,
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def steps(size: int, width: int, batch: int, rounds: int, console: Console) -> dict[str, object]:
@@ -75,7 +114,9 @@ def steps(size: int, width: int, batch: int, rounds: int, console: Console) -> d
         out = ours(part)
         return out.quantized.mean() + 0.25 * out.commitment_loss
 
-    contestants = [Contestant("felid", _turn(our_loss, rows), (batch,), "ResidualVectorQuantizer, moving averages")]
+    contestants = [
+        Contestant("felid", _turn(our_loss, rows), (batch,), "ResidualVectorQuantizer, moving averages, straight-through")
+    ]
     theirs, agreement = _peer(books, width, size), None
     if theirs is None:
         console.print(f"{PEER} is not installed (see the module's docstring): no ratio", soft_wrap=True)
@@ -88,7 +129,9 @@ def steps(size: int, width: int, batch: int, rounds: int, console: Console) -> d
             quantized, _, losses = theirs(part)
             return quantized.mean() + losses.sum()
 
-        contestants.append(Contestant(PEER, _turn(their_loss, rows), (batch,), "ResidualVQ, moving averages, Euclidean"))
+        contestants.append(
+            Contestant(PEER, _turn(their_loss, rows), (batch,), "ResidualVQ, moving averages, Euclidean, straight-through")
+        )
     rates = interleave(contestants, rounds + 1, console)
     rates = {name: values[1:] for name, values in rates.items()}  # the first is a warm-up
     rows_of = summary(contestants, rates, contestants[-1].name, "rows_per_second")
@@ -112,7 +155,13 @@ def _peer(books: list[Tensor], width: int, size: int) -> nn.Module | None:
     except ImportError:
         return None
     theirs: nn.Module = ResidualVQ(
-        dim=width, num_quantizers=LEVELS, codebook_size=size, decay=0.99, commitment_weight=0.25, threshold_ema_dead_code=0
+        dim=width,
+        num_quantizers=LEVELS,
+        codebook_size=size,
+        decay=0.99,
+        commitment_weight=0.25,
+        threshold_ema_dead_code=0,
+        rotation_trick=False,
     )
     for layer, book in zip(theirs.layers, books, strict=True):
         layer._codebook.embed.data.copy_(book[None])

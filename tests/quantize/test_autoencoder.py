@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from felid.errors import SemanticIdError
-from felid.quantize.autoencoder import RQVAENetwork, Skip, mlp
+from felid.quantize.autoencoder import RQVAENetwork, Skip, in_blocks, mlp
 from felid.quantize.codebook import SemanticIDConfig
 
 
@@ -75,6 +75,16 @@ def test_encoding_never_updates_and_keeps_the_mode(is_training: bool) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(codes, model.eval()(x)["indices"], strict=True))
     assert [(one.dtype, one.shape) for one in codes] == [(torch.int64, (64,))] * 2
+
+
+def test_a_rows_codes_do_not_depend_on_the_rows_beside_it() -> None:
+    model, x = network(), rows(600)
+    latents, codes = in_blocks(model.encoder, x), torch.stack(model.encode(x), 1)
+    np.testing.assert_allclose(latents, model.encoder(x).detach(), atol=1e-5)
+    for row in (0, 255, 256, 599):
+        assert torch.equal(in_blocks(model.encoder, x[row : row + 1])[0], latents[row])
+        assert torch.equal(torch.stack(model.encode(x[row : row + 1]), 1)[0], codes[row])
+    assert [one.shape for one in model.encode(x[:0])] == [(0,)] * 2
 
 
 def test_decoding_codes_is_the_forward_pass() -> None:

@@ -116,6 +116,21 @@ def test_tensors_arrays_and_files_give_the_same_codes(tmp_path: Path, monkeypatc
     assert_equal(encoder.encode(x[:0]), tuple(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
 
 
+def test_codes_do_not_depend_on_the_rows_beside_them() -> None:
+    """Sixteen levels of ever smaller codes: latents that differ in the last bits show."""
+    torch.manual_seed(0)
+    encoder = SemanticIDEncoder(SemanticIDConfig(WIDTH, 16, (256,) * 16))
+    for parameter in encoder.rq_vae.encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    for level in range(16):
+        encoder.rq_vae.quantizer.level(level).set_codebook(encoder.get_codebook_embeddings(level) / 2**level)
+    x = features(700)
+    whole = torch.stack(encoder.encode(x), 1)
+    assert len(whole.unique(dim=0)) > 600
+    for rows in (slice(0, 1), slice(3, 260), slice(699, 700), slice(5, 600, 7)):
+        assert torch.equal(torch.stack(encoder.encode(x[rows]), 1), whole[rows])
+
+
 def error(encoder: SemanticIDEncoder, x: Vectors) -> float:
     return float(((encoder.decode(*encoder.encode(x)).numpy() - x) ** 2).mean() / x.var())
 
@@ -206,10 +221,24 @@ def test_bad_features_and_settings_are_refused() -> None:
         train_codebook(encoder, x[:0])
     with pytest.raises(SemanticIdError, match="num_epochs 0 and batch_size 4096; expected at least 1"):
         train_codebook(encoder, features(), 0)
-    with pytest.raises(SemanticIdError, match="8 codes in level 0 but the 5 items"):
+    with pytest.raises(SemanticIdError, match="got learning_rate 0"):
+        train_codebook(encoder, features(), learning_rate=0)
+    for start in (True, False):
+        with pytest.raises(SemanticIdError, match="got seed -1; expected 0 to"):
+            train_codebook(encoder, features(), seed=-1, start=start)
+    with pytest.raises(SemanticIdError, match="got seed -1"):
+        start_codebooks(encoder, features(), seed=-1)
+    with pytest.raises(SemanticIdError, match="size of the first level is 8 but the 5 items"):
         train_codebook(encoder, features(5))
     with pytest.raises(SemanticIdError, match="expected positive ones"):
         SemanticIDEncoder(SemanticIDConfig(WIDTH, 1, (4,)), hidden=(0,))
+
+
+def test_training_that_diverges_stops_with_a_remedy_and_leaves_training_mode() -> None:
+    encoder = small()
+    with pytest.raises(SemanticIdError, match=r"the total loss is (nan|inf) in epoch \d; lower learning_rate \(1e\+20\)"):
+        train_codebook(encoder, features(), 3, batch_size=64, learning_rate=1e20)
+    assert not encoder.training
 
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])

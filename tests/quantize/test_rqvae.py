@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from pydantic import ValidationError
 
 from felid.config import validate
+from felid.embedding import ItemTexts, LsaConfig, TextConfig, item_texts
+from felid.embedding.lsa import embed_lsa
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning, RecipeError, SemanticIdError
 from felid.quantize.base import NO_CONTEXT, FitContext, distortion
 from felid.quantize.rqvae import RQVAE, RQVAEConfig
@@ -166,6 +170,19 @@ def test_costs_are_distances_to_the_last_residual():
         np.testing.assert_allclose(costs[row], expected, rtol=1e-3, atol=1e-5)
 
 
+def test_costs_of_codes_that_do_not_fit_are_refused():
+    x = blobs(40)
+    quantizer = fitted(x, sizes=(4, 3, 5))
+    codes = quantizer.encode(x)
+    np.testing.assert_array_equal(quantizer.last_level_costs(x, codes[:, :2]), quantizer.last_level_costs(x, codes))
+    for wrong in (codes[:1], codes[:, :1]):
+        with pytest.raises(SemanticIdError, match=r"for 40 vectors; expected \(40, 2 or more\)"):
+            quantizer.last_level_costs(x, wrong)
+    for wrong in (codes - 5, codes + np.int32(3)):
+        with pytest.raises(SemanticIdError, match="is outside level"):
+            quantizer.last_level_costs(x, wrong)
+
+
 def test_codes_do_not_depend_on_neighbours_or_place():
     x = blobs(700)
     quantizer = fitted(x)
@@ -237,6 +254,28 @@ def test_diversity_is_refused_for_moving_averages():
         validate(RQVAEConfig, {"diversity_weight": 0.1, "update": "ema"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"update": "gradient", "ema_decay": 0.9}, "ema_decay has no effect without update ema"),
+        ({"reseed_every": 0, "reseed_share": 0.9}, "reseed_share has no effect without reseed_every above 0"),
+        ({"diversity_clusters": 3}, "diversity_clusters has no effect without diversity_weight"),
+        ({"temperature": 0.2}, "temperature has no effect without alignment_weight or diversity_weight"),
+    ],
+)
+def test_settings_without_effect_warn(settings: dict[str, object], message: str):
+    with pytest.warns(FelidWarning, match=message):
+        small(**settings)
+    full = small().model_dump()  # as a saved recipe, in which every field is set
+    assert validate(RQVAEConfig, full | {"update": "gradient", "reseed_every": 0}).update == "gradient"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64 - 1])
+def test_seeds_that_torch_does_not_take_are_refused(seed: int):
+    with pytest.raises(RecipeError, match="seed"):
+        validate(RQVAEConfig, {"seed": seed})
+
+
 def test_training_that_diverges_stops_with_a_remedy():
     with pytest.raises(SemanticIdError, match=r"loss is (nan|inf) in epoch \d; lower quantizer.learning_rate \(1e\+30\)"):
         fitted(blobs(), learning_rate=1e30)
@@ -290,4 +329,19 @@ def test_paper_recipe_is_the_papers_setting():
     found = (quantizer.optimizer, quantizer.learning_rate, quantizer.epochs, quantizer.batch_size, quantizer.update)
     assert found == ("adagrad", 0.4, 20_000, 1024, "gradient")
     assert quantizer.hidden == (512, 256, 128)
-    assert quantizer.reseed_every == 0
+    assert (quantizer.reseed_every, quantizer.standardize, quantizer.start) == (0, True, "kmeans")
+    assert {"standardize", "start", "update"} <= quantizer.model_fields_set  # written, not left to the default
+
+
+@pytest.mark.slow
+def test_default_settings_keep_the_codes_of_real_items_in_use():
+    """LSA vectors of the Beauty items. About 70 s; 20 epochs do not suffice, they left 27 % of the first level unused."""
+    home = Path(os.environ.get("FELID_DATA_HOME", ""))
+    if "FELID_DATA_HOME" not in os.environ or not (home / "amazon-beauty-2014").is_dir():
+        pytest.skip("needs FELID_DATA_HOME/amazon-beauty-2014")
+    items = pl.read_parquet(home / "amazon-beauty-2014" / "items.parquet").sort("item_id")
+    texts, _ = item_texts(items.select("title", "categories").to_dict(as_series=False), TextConfig())
+    x = embed_lsa(LsaConfig(), ItemTexts(items["item_id"].to_numpy(), texts, np.ones(len(items), bool)))
+    codes = RQVAE(RQVAEConfig()).fit(x).encode(x)
+    used = [len(np.unique(column)) / 256 for column in codes.T]
+    assert min(used) >= 0.95, used

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypedDict
 
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from felid.errors import SemanticIdError
 from felid.quantize.codebook import SemanticIDConfig
 from felid.quantize.residual import ResidualVectorQuantizer
+
+BLOCK = 256
+"""Rows per matrix product outside training. 训练之外每次矩阵乘法的行数。"""
 
 
 class AutoencoderOutput(TypedDict):
@@ -43,23 +46,27 @@ class AutoencoderOutput(TypedDict):
 class RQVAENetwork(nn.Module):
     """MLP encoder of any widths, residual quantiser, and the mirrored decoder; ReLU between layers, none after the last.
 
+    任意层宽的 MLP 编码网络、残差量化器与镜像的解码网络；层间用 ReLU，最后一层之后没有。
+
     Attributes:
-        encoder: (B, widths[0]) -> (B, widths[-1]).
-        quantizer: the `ResidualVectorQuantizer`.
-        decoder: (B, widths[-1]) -> (B, widths[0]).
+        config: of the quantiser. 量化器的设置。
+        encoder: (B, widths[0]) -> (B, widths[-1]). 编码网络。
+        quantizer: the `ResidualVectorQuantizer`. 残差量化器。
+        decoder: (B, widths[-1]) -> (B, widths[0]). 解码网络。
     """
 
     def __init__(self, widths: Sequence[int], config: SemanticIDConfig, *, skip: bool = False) -> None:
-        """Build from the widths of the layers, first the input's, last `config.embedding_dim`.
+        """Build from the widths of the layers, first the input's, last `config.embedding_dim`. 按各层宽度建立网络。
 
         Args:
-            widths: of the encoder's layers; the decoder has them in reverse.
-            config: of the quantiser.
+            widths: of the encoder's layers; the decoder has them in reverse. 编码网络的层宽；解码网络相反。
+            config: of the quantiser. 量化器的设置。
             skip: encoder and decoder add to their input and add nothing at first, so that training begins with plain residual
                 quantisation of the input; first and last width must agree.
+                编码、解码网络为“输入加修正量”，修正量初始为零；首尾宽度必须相同。
 
         Raises:
-            SemanticIdError: no width, one below 1, or another last width (with `skip` also another first).
+            SemanticIdError: no width, one below 1, or another last width (with `skip` also another first). 层宽不符。
         """
         super().__init__()
         if not widths or min(widths) < 1 or widths[-1] != config.embedding_dim:
@@ -91,13 +98,31 @@ class RQVAENetwork(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "B D"]) -> tuple[Int[Tensor, "B"], ...]:
-        """Codes per level, each (B,) int64; the same in training and evaluation mode, never an update. 编码，从不更新码本。"""
-        return self.quantizer.encode(self.encoder(x))
+        """Codes per level, each (B,) int64; the same in training and evaluation mode, never an update. 编码，从不更新码本。
+
+        A row's codes do not depend on the rows beside it. 每一行的码与同批的其他行无关。
+        """
+        return self.quantizer.encode(in_blocks(self.encoder, x))
 
     def decode(self, indices: Sequence[Int[Tensor, "B"]]) -> Float[Tensor, "B D"]:
         """Vectors like the input from codes of all levels, or of the first few. 由各层（或前几层）的码重建输入。"""
         decoded: Tensor = self.decoder(self.quantizer.decode(*indices))
         return decoded
+
+
+@torch.no_grad()
+def in_blocks(function: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]) -> Tensor:
+    """`function` of all rows, `BLOCK` at a time, the last ones filled up with rows of 0; without a gradient.
+
+    Rounding in a matrix product depends on its number of rows. With always as many, a row's result does not depend on how many
+    others there are. 每次行数固定，不足时补零，因此每一行的结果与其他行无关。
+    """
+    results = []
+    for block in x.split(BLOCK):
+        padded = x.new_zeros((BLOCK, x.shape[1]))
+        padded[: len(block)] = block
+        results.append(function(padded)[: len(block)])
+    return torch.cat(results)
 
 
 class Skip(nn.Module):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import TypedDict
 
 import torch
@@ -15,12 +15,13 @@ from felid.errors import EmbeddingError, SemanticIdError
 from felid.progress import plain_console, progress_bar
 from felid.quantize.autoencoder import AutoencoderOutput
 from felid.quantize.encoder import BATCH, Features, SemanticIDEncoder, feature_batches, feature_count, take_features
+from felid.quantize.learning import CodeCounts, EpochSums, candidate_rows, start_rows
 from felid.quantize.rkmeans import RKMeans, RKMeansConfig
 from felid.rows import blocks
 
-START_ROWS = 65_536
-"""Rows for the k-means start, at least 4 per code of the largest level. k-means 初始化所用的行数。"""
 START_ITERATIONS = 10
+"""Of the k-means start, per level. k-means 初始化每层的迭代次数。"""
+SEEDS = 2**64
 
 
 class Epoch(TypedDict):
@@ -98,14 +99,18 @@ def train_codebook(
 
     Raises:
         EmbeddingError: no rows, another width, NaN or infinity. 没有数据、维度不符或含有 NaN／无穷。
-        SemanticIdError: num_epochs or batch_size below 1, or (with `start`) fewer distinct items than codes in the first level.
-            轮数或批大小小于 1，或物品少于第一层的码数。
+        SemanticIdError: num_epochs or batch_size below 1, learning_rate not above 0, seed below 0, (with `start`) fewer distinct
+            items than codes in the first level, or a loss that is no longer finite.
+            参数越界、物品少于第一层的码数，或损失不再是有限数。
     """
     count = feature_count(encoder, item_features)
     if count == 0:
         raise EmbeddingError("got no item features; expected at least one row")
     if num_epochs < 1 or batch_size < 1:
         raise SemanticIdError(f"got num_epochs {num_epochs} and batch_size {batch_size}; expected at least 1")
+    if not 0 < learning_rate < math.inf:
+        raise SemanticIdError(f"got learning_rate {learning_rate}; expected a number above 0")
+    _check_seed(seed)
     if start:
         start_codebooks(encoder, item_features, seed=seed)
     generator, quantizer = torch.Generator().manual_seed(seed), encoder.rq_vae.quantizer
@@ -113,21 +118,23 @@ def train_codebook(
     batches, history = -(-count // batch_size), []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_epochs * batches)
     quantizer.reset_usage()
+    bar_of = progress_bar(plain_console(quiet=not show_progress), "train codebook", total=num_epochs * batches, unit="batches")
     encoder.train()
-    with progress_bar(
-        plain_console(quiet=not show_progress), "train codebook", total=num_epochs * batches, unit="batches"
-    ) as bar:
-        for epoch in range(1, num_epochs + 1):
-            sums, reseeded = _Sums(encoder.config.codebook_sizes), [0] * encoder.config.num_codebooks
-            for rows in torch.randperm(count, generator=generator).tensor_split(batches):
-                sums.add(_step(encoder, optimizer, take_features(encoder, item_features, rows.sort().values.numpy())))
-                schedule.step()
-                bar.advance()
-            if 2 * epoch <= num_epochs:
-                candidates = _latents(encoder, item_features, max(BATCH, 2 * max(encoder.config.codebook_sizes)), generator)
-                reseeded = quantizer.reseed(candidates, generator)
-            history.append(sums.record(epoch, reseeded))
-    encoder.eval()
+    try:
+        with bar_of as bar:
+            for epoch in range(1, num_epochs + 1):
+                sums, reseeded = EpochSums(encoder.config.codebook_sizes), [0] * encoder.config.num_codebooks
+                for rows in torch.randperm(count, generator=generator).tensor_split(batches):
+                    _step(encoder, optimizer, take_features(encoder, item_features, rows.sort().values.numpy()), sums)
+                    schedule.step()
+                    bar.advance()
+                _check_finite(sums.means()["total_loss"], epoch, learning_rate)
+                if 2 * epoch <= num_epochs:
+                    candidates = _latents(encoder, item_features, candidate_rows(encoder.config.codebook_sizes), generator)
+                    reseeded = quantizer.reseed(candidates, generator)
+                history.append(_record(epoch, sums, reseeded))
+    finally:
+        encoder.eval()
     return history
 
 
@@ -138,10 +145,12 @@ def start_codebooks(encoder: SemanticIDEncoder, item_features: Features, *, seed
 
     Raises:
         EmbeddingError: another width, NaN or infinity. 维度不符或含有 NaN／无穷。
-        SemanticIdError: fewer distinct items than codes in the first level. 物品少于第一层的码数。
+        SemanticIdError: fewer distinct items than codes in the first level, or seed below 0.
+            物品少于第一层的码数，或随机种子为负。
     """
+    _check_seed(seed)
     sizes = encoder.config.codebook_sizes
-    latents = _latents(encoder, item_features, max(START_ROWS, 4 * max(sizes)), torch.Generator().manual_seed(seed))
+    latents = _latents(encoder, item_features, start_rows(sizes), torch.Generator().manual_seed(seed))
     config = RKMeansConfig(sizes=sizes, iterations=START_ITERATIONS, restarts=1, seed=seed)
     kmeans = RKMeans(config).fit(latents.cpu().numpy())
     for level in range(len(sizes)):
@@ -158,24 +167,27 @@ def compute_codebook_utilization(encoder: SemanticIDEncoder, item_features: Feat
     Raises:
         EmbeddingError: another width, NaN or infinity. 维度不符或含有 NaN／无穷。
     """
-    counts = [torch.zeros(size, dtype=torch.int64) for size in encoder.config.codebook_sizes]
+    counts = CodeCounts(encoder.config.codebook_sizes)
     with torch.no_grad():
         for batch in feature_batches(encoder, item_features):
-            _count(counts, encoder.rq_vae.encode(batch))
-    return [_usage(level, count) for level, count in enumerate(counts)]
+            counts.add(encoder.rq_vae.encode(batch))
+    return [
+        LevelUsage(level=level, size=size, used=one.used, utilisation=one.share, perplexity=one.perplexity)
+        for level, (size, one) in enumerate(zip(encoder.config.codebook_sizes, counts.usage(), strict=True))
+    ]
 
 
-def _count(totals: list[Tensor], indices: Sequence[Tensor]) -> None:
-    """Add a batch's codes to the counts (K,) of each level."""
-    for level, codes in enumerate(indices):
-        totals[level] += torch.bincount(codes.cpu(), minlength=len(totals[level]))
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < SEEDS:
+        raise SemanticIdError(f"got seed {seed}; expected 0 to {SEEDS - 1}")
 
 
-def _usage(level: int, counts: Tensor) -> LevelUsage:
-    used = int((counts > 0).sum())
-    share = counts[counts > 0].double() / counts.sum()
-    perplexity = float(torch.exp(-(share * share.log()).sum())) if used else 0.0
-    return LevelUsage(level=level, size=len(counts), used=used, utilisation=used / len(counts), perplexity=perplexity)
+def _check_finite(loss: float, epoch: int, learning_rate: float) -> None:
+    if not math.isfinite(loss):
+        raise SemanticIdError(
+            f"the total loss is {loss} in epoch {epoch}; lower learning_rate ({learning_rate:g}) or divide the features by their "
+            "standard deviation, and begin with a new encoder"
+        )
 
 
 def _latents(encoder: SemanticIDEncoder, features: Features, limit: int, generator: torch.Generator) -> Tensor:
@@ -186,39 +198,28 @@ def _latents(encoder: SemanticIDEncoder, features: Features, limit: int, generat
     return torch.cat(parts)
 
 
-class _Sums:
-    """Sums over an epoch's batches, from which its record is made."""
-
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        self.items = 0
-        self.losses = torch.zeros(3 + len(sizes), dtype=torch.float64)
-        self.counts = [torch.zeros(size, dtype=torch.int64) for size in sizes]
-
-    def add(self, out: AutoencoderOutput) -> None:
-        items = len(out["indices"][0])
-        losses = [out["total_loss"], out["reconstruction_loss"], out["commitment_loss"], *out["level_losses"]]
-        self.items += items
-        self.losses += items * torch.stack([loss.detach() for loss in losses]).cpu()
-        _count(self.counts, out["indices"])
-
-    def record(self, epoch: int, reseeded: list[int]) -> Epoch:
-        total, reconstruction, commitment, *levels = (self.losses / self.items).tolist()
-        usage = [_usage(level, count) for level, count in enumerate(self.counts)]
-        return Epoch(
-            epoch=epoch,
-            total_loss=total,
-            reconstruction_loss=reconstruction,
-            commitment_loss=commitment,
-            level_losses=levels,
-            utilisation=[one["utilisation"] for one in usage],
-            perplexity=[one["perplexity"] for one in usage],
-            reseeded=reseeded,
-        )
+def _record(epoch: int, sums: EpochSums, reseeded: list[int]) -> Epoch:
+    losses, levels = sums.means(), sums.per_level()
+    return Epoch(
+        epoch=epoch,
+        total_loss=losses["total_loss"],
+        reconstruction_loss=losses["reconstruction_loss"],
+        commitment_loss=losses["commitment_loss"],
+        level_losses=levels["level_losses"],
+        utilisation=levels["utilisation"],
+        perplexity=levels["perplexity"],
+        reseeded=reseeded,
+    )
 
 
-def _step(encoder: SemanticIDEncoder, optimizer: torch.optim.Optimizer, batch: Tensor) -> AutoencoderOutput:
+def _step(encoder: SemanticIDEncoder, optimizer: torch.optim.Optimizer, batch: Tensor, sums: EpochSums) -> None:
     out: AutoencoderOutput = encoder.rq_vae(batch)
     optimizer.zero_grad(set_to_none=True)
     out["total_loss"].backward()
     optimizer.step()
-    return out
+    losses = {
+        "total_loss": out["total_loss"],
+        "reconstruction_loss": out["reconstruction_loss"],
+        "commitment_loss": out["commitment_loss"],
+    }
+    sums.add(losses, out["level_losses"], out["indices"])

@@ -14,14 +14,16 @@ from felid.quantize.codebook import SemanticIDConfig, VectorQuantizer
 
 
 class RVQOutput(NamedTuple):
-    """What a residual quantiser says about a batch.
+    """What a residual quantiser says about a batch. 残差量化器对一个批次的输出。
 
     Attributes:
-        quantized: (B, D) sum of the codes' vectors, with a gradient to the input.
-        indices: L times (B,) int64 codes.
+        quantized: (B, D) sum of the codes' vectors, with a gradient to the input. 各层码向量之和，对输入有梯度。
+        indices: L times (B,) int64 codes. 每层的码。
         commitment_loss: sum over the levels of the mean squared residual; its gradient goes to the input only.
+            承诺损失：各层残差均方之和，梯度只流向输入。
         codebook_loss: the same value with its gradient to the codebooks in "gradient" mode, else 0.
-        level_losses: (L,) mean squared residual that each level leaves, without a gradient.
+            码本损失：数值相同，"gradient" 时梯度流向码本；否则为 0。
+        level_losses: (L,) mean squared residual that each level leaves, without a gradient. 每层之后的残差均方，无梯度。
     """
 
     quantized: Tensor
@@ -35,10 +37,12 @@ class ResidualVectorQuantizer(nn.Module):
     """Codebooks in a row: each quantises what the ones before it left over. 残差向量量化：每层量化前面各层的残差。
 
     Attributes:
-        levels: one `VectorQuantizer` per level.
+        config: the settings. 设置。
+        levels: one `VectorQuantizer` per level. 每层一个 `VectorQuantizer`。
     """
 
     def __init__(self, config: SemanticIDConfig) -> None:
+        """Random codebooks of the config's sizes. 按设置建立随机码本。"""
         super().__init__()
         self.config = config
         last = config.num_codebooks - 1
@@ -56,7 +60,11 @@ class ResidualVectorQuantizer(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B D"]) -> RVQOutput:
-        """Quantise with a gradient to `x`; in training mode the levels learn. 带梯度的量化；训练模式下各层随之学习。"""
+        """Quantise with a gradient to `x`; in training mode the levels learn. 带梯度的量化；训练模式下各层随之学习。
+
+        Raises:
+            SemanticIdError: rows of another width. 维度不符。
+        """
         total = torch.zeros_like(x, dtype=torch.float32)
         codes, losses, codebook_losses = [], [], []
         for level in self._levels():
@@ -72,7 +80,11 @@ class ResidualVectorQuantizer(nn.Module):
         return RVQOutput(self._pass_gradient(x, total), codes, each.sum(), codebook_loss, each.detach())
 
     def encode(self, x: Float[Tensor, "B D"]) -> tuple[Int[Tensor, "B"], ...]:
-        """Codes per level, each (B,) int64, in whatever mode; never an update. 逐层编码，从不更新码本。"""
+        """Codes per level, each (B,) int64, in whatever mode; never an update. 逐层编码，从不更新码本。
+
+        Raises:
+            SemanticIdError: rows of another width. 维度不符。
+        """
         residual, codes = x.detach().float(), []
         for level in self._levels():
             codes.append(level.nearest(residual))
@@ -83,11 +95,15 @@ class ResidualVectorQuantizer(nn.Module):
         """Sum of the codes' vectors over the given levels, which may be the first few. 由（前几层的）码重建向量。
 
         Raises:
-            SemanticIdError: no or too many levels, or a code outside its codebook.
+            SemanticIdError: no or too many levels, levels of different lengths, or a code outside its codebook.
+                层数不符、各层长度不同，或码越界。
         """
         levels = self._levels()
         if not 0 < len(indices) <= len(levels):
             raise SemanticIdError(f"got codes of {len(indices)} levels; expected 1 to {len(levels)}")
+        lengths = [len(codes) for codes in indices]
+        if len(set(lengths)) > 1:
+            raise SemanticIdError(f"got levels of {lengths} codes; expected one code per level for each row")
         return sum((level.vectors(codes) for level, codes in zip(levels, indices, strict=False)), start=torch.zeros(()))
 
     @property
@@ -107,10 +123,11 @@ class ResidualVectorQuantizer(nn.Module):
 
         Args:
             candidates: (M, D) rows such as those that are quantised, at least as many as codes are to be replaced.
-            generator: CPU generator of the choice; torch's global one if not given.
+                与被量化的向量同类的行，不少于要替换的码数。
+            generator: CPU generator of the choice; torch's global one if not given. CPU 随机数生成器，缺省为 torch 全局的。
 
         Returns:
-            How many codes were replaced, per level.
+            How many codes were replaced, per level. 每层替换的码数。
         """
         residual, replaced = candidates.float(), []
         for level in self._levels():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,19 @@ from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.errors import FelidWarning, SemanticIdError
 from felid.quantize.base import NO_CONTEXT, Codes, FitContext, check_codes, check_input
+from felid.quantize.kmeans import few_codes
+from felid.quantize.rkmeans import Size
 from felid.rows import Vectors
 
 if TYPE_CHECKING:
     from felid.quantize.rqvae_training import Autoencoder
 
-Size = Annotated[int, Field(ge=1)]
 LOW_UTILISATION = 0.5
 """Share of a level's codes in use below which `fit` warns."""
 
 
 class RQVAEConfig(Config):
-    """Settings of the RQ-VAE; the defaults keep all codes in use, recipe `beauty-rqvae-paper` has TIGER's."""
+    """Settings of the RQ-VAE; recipe `beauty-rqvae-paper` has TIGER's."""
 
     kind: Literal["rqvae"] = "rqvae"
     """Tag of this quantiser."""
@@ -50,7 +51,7 @@ class RQVAEConfig(Config):
     start: Literal["kmeans", "random"] = "kmeans"
     """First codebooks: residual k-means of the untrained encoder's latent vectors, or random numbers."""
     standardize: bool = True
-    """Bring each input dimension to mean 0 and standard deviation 1 over the fit rows; without it public code collapses."""
+    """Bring each input dimension to mean 0 and standard deviation 1 over the fit rows."""
     optimizer: Literal["adamw", "adam", "adagrad"] = "adamw"
     """adagrad is TIGER's."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -58,30 +59,45 @@ class RQVAEConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of the matrices; codebooks and biases have none."""
     batch_size: int = Field(256, ge=1)
-    """Items per step, at most: an epoch is cut into batches of equal size. TIGER: 1,024, which learns less per epoch."""
+    """Items per step, at most: an epoch is cut into batches of equal size. TIGER: 1,024."""
     epochs: int = Field(60, ge=1)
     """Passes over the fit rows; TIGER: 20,000."""
     reseed_every: int = Field(2, ge=0)
     """Epochs between two replacements of codes that had no item since the last; 0 = never."""
     reseed_share: float = Field(0.5, ge=0, le=1)
-    """First share of all epochs in which codes are replaced."""
+    """First share of all epochs in which codes are replaced; with `reseed_every` only."""
     sinkhorn_epsilon: float = Field(0.0, ge=0)
-    """Above 0: balanced (Sinkhorn) assignment in the last level while training; the larger, the more even. 0 = nearest code."""
+    """Above 0: balanced (Sinkhorn) assignment in the last level while training; the smaller, the more even, as far as its
+    50 iterations suffice (.003 to .05). 0 = nearest code."""
     alignment_weight: float = Field(0.0, ge=0)
     """Weight of the alignment with collaborative vectors (LETTER's alpha); needs the recipe's section `collaborative`."""
     diversity_weight: float = Field(0.0, ge=0)
     """Weight of the code diversity (LETTER's beta); needs `update: gradient`."""
     diversity_clusters: int = Field(10, ge=1)
-    """Groups of codes per level for the diversity, LETTER's."""
+    """Groups of codes per level for the diversity, LETTER's; with `diversity_weight` only."""
     temperature: float = Field(0.1, gt=0)
-    """Divides the cosines in alignment and diversity."""
-    seed: int = Field(0, ge=0)
+    """Divides the cosines in alignment and diversity; with one of their weights only."""
+    seed: int = Field(0, ge=0, lt=2**64 - 1)
     """Seed of the first weights, the start and the batch order."""
 
     @model_validator(mode="after")
     def _diversity_reaches_the_codebooks(self) -> Self:
         if self.diversity_weight and self.update == "ema":
             raise ValueError("diversity_weight has no effect on moving averages; set update to gradient, or the weight to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _no_setting_is_idle(self) -> Self:
+        weights = "alignment_weight or diversity_weight above 0"
+        needs = {
+            "ema_decay": (self.update == "ema", "update ema"),
+            "reseed_share": (self.reseed_every > 0, "reseed_every above 0"),
+            "diversity_clusters": (self.diversity_weight > 0, "diversity_weight above 0"),
+            "temperature": (self.alignment_weight > 0 or self.diversity_weight > 0, weights),
+        }
+        for name, (is_met, need) in needs.items():
+            if not is_met and getattr(self, name) != type(self).model_fields[name].default:
+                warnings.warn(f"quantizer.{name} has no effect without {need}; leave it out", FelidWarning, stacklevel=2)
         return self
 
 
@@ -92,8 +108,8 @@ START_FIELDS = frozenset({"kind", "sizes", "hidden", "latent", "start", "standar
 class RQVAE:
     """An RQ-VAE; a `Quantizer` whose codebooks lie in latent space, while `decode` returns vectors like the input.
 
-    On one machine the result depends on the rows and their order, the config and the collaborative vectors; the state of
-    torch's random numbers is neither used nor changed.
+    On one machine and with one number of threads, the result depends on the rows and their order, the config and the
+    collaborative vectors; the state of torch's random numbers is neither used nor changed.
     """
 
     def __init__(self, config: RQVAEConfig) -> None:
@@ -108,7 +124,7 @@ class RQVAE:
     def start_codebooks(self, x: Vectors) -> tuple[Vectors, ...]:
         """The codebooks that `fit` would start from: one (K, latent) float32 per level.
 
-        Residual k-means of the untrained encoder's latent vectors, of at most 65,536 rows or 64 per code, drawn at random.
+        Residual k-means of the untrained encoder's latent vectors, of at most 65,536 rows (4 per code, if more), drawn at random.
         With `start: random`, the network's own random codebooks. Pass them as `FitContext.start` to give the same fit.
 
         Raises:
@@ -149,9 +165,16 @@ class RQVAE:
         return model.encode(check_input(x, model.width))
 
     def last_level_costs(self, x: Vectors, codes: Codes) -> Vectors:
-        """(N, K) float32 squared distance, in latent space, of each row's last residual to each code of the last level."""
+        """(N, K) float32 squared distance, in latent space, of each row's last residual to each code of the last level.
+
+        Raises:
+            SemanticIdError: not one row of codes per vector on all levels but the last, or a code outside its level.
+        """
         model = self._model()
         x, last = check_input(x, model.width), len(self.sizes) - 1
+        check_codes(codes, self.sizes)
+        if len(codes) != len(x) or codes.shape[1] < last:
+            raise SemanticIdError(f"got codes of shape {codes.shape} for {len(x)} vectors; expected ({len(x)}, {last} or more)")
         residual = model.latents(x).astype(np.float64)
         for level in range(last):
             residual -= self.codebook(level)[codes[:, level]]
@@ -206,13 +229,6 @@ class RQVAE:
             )
 
     def _check_rows(self, x: Vectors) -> Vectors:
-        x, size = check_input(x), self.sizes[0]
-        distinct: set[bytes] = set()
-        for row in x:
-            distinct.add((row + np.float32(0)).tobytes())  # -0.0 becomes 0.0
-            if len(distinct) == size:
-                return x
-        raise SemanticIdError(
-            f"quantizer.sizes asks for {size} codes in level 0 but the {len(x)} items to fit have only {len(distinct)} distinct "
-            f"vectors; lower it to {len(distinct)} or less"
-        )
+        x = check_input(x)
+        few_codes(x, self.sizes[0], 0)  # refuses fewer distinct rows than codes
+        return x

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, assert_never, cast
+from typing import Self, assert_never, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from felid.errors import ArtifactError, SemanticIdError
-from felid.quantize.autoencoder import RQVAENetwork
+from felid.quantize.autoencoder import RQVAENetwork, in_blocks
 from felid.quantize.base import Codes, FitContext
 from felid.quantize.codebook import SemanticIDConfig, VectorQuantizer
 from felid.quantize.collaborative import alignment_loss, check_collaborative, cluster_codes, mean_diversity_loss
+from felid.quantize.learning import EpochSums, candidate_rows, start_rows
 from felid.quantize.rkmeans import RKMeans, RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
 from felid.rows import Vectors, blocks
 
-BLOCK = 256
-"""Rows per matrix product outside training. Always as many, so that a row's result does not depend on its neighbours."""
-START_ROWS = 65_536
-"""Rows that the k-means start learns from, or 64 per code if that is more."""
 CLUSTER_EPOCHS = 5
 """Epochs between two groupings of the codes for the diversity loss."""
 
@@ -54,17 +50,17 @@ class Autoencoder:
 
     def latents(self, x: Vectors) -> Vectors:
         """(N, latent) float32 encoder outputs."""
-        latents: Vectors = _blockwise(lambda block: self.network.encoder(self.standardized(block)), x)
+        latents: Vectors = in_blocks(lambda block: self.network.encoder(self.standardized(block.numpy())), _tensor(x)).numpy()
         return latents
 
     def encode(self, x: Vectors) -> Codes:
         """(N, L) int32 codes."""
-        codes = _blockwise(lambda block: torch.stack(self.network.encode(self.standardized(block)), 1), x)
-        return codes.astype(np.int32)
+        codes = in_blocks(lambda block: torch.stack(self.network.encode(self.standardized(block.numpy())), 1), _tensor(x))
+        return codes.numpy().astype(np.int32)
 
     def decode(self, latent: Vectors) -> Vectors:
         """(N, D) float32 decoder outputs, in the input's scale."""
-        decoded: Vectors = _blockwise(lambda block: self.network.decoder(torch.from_numpy(block)), latent)
+        decoded: Vectors = in_blocks(self.network.decoder, _tensor(latent)).numpy()
         return decoded * self.scale + self.mean
 
     @property
@@ -95,16 +91,8 @@ class Autoencoder:
         return cls(network.eval(), mean, scale)
 
 
-@torch.no_grad()
-def _blockwise(function: Callable[[Vectors], Tensor], x: Vectors) -> NDArray[Any]:
-    """`function` of all rows, `BLOCK` at a time; the last ones are filled up with rows of 0."""
-    results = []
-    for first in range(0, max(len(x), 1), BLOCK):
-        block = x[first : first + BLOCK]
-        padded = np.zeros((BLOCK, x.shape[1]), np.float32)
-        padded[: len(block)] = block
-        results.append(function(padded)[: len(block)].numpy())
-    return np.concatenate(results)
+def _tensor(x: Vectors) -> Tensor:
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 
 @contextmanager
@@ -121,7 +109,7 @@ def _network(width: int, config: RQVAEConfig) -> RQVAENetwork:
         num_codebooks=len(config.sizes),
         codebook_sizes=config.sizes,
         commitment_cost=config.commitment_cost,
-        ema_decay=config.ema_decay,
+        ema_decay=config.ema_decay if config.update == "ema" else SemanticIDConfig.ema_decay,
         update=config.update,
         estimator=config.estimator,
         sinkhorn_epsilon=config.sinkhorn_epsilon,
@@ -150,7 +138,7 @@ def start_codebooks(model: Autoencoder, x: Vectors, config: RQVAEConfig) -> tupl
     """One (K, latent) per level for an untrained model; see `RQVAE.start_codebooks`."""
     if config.start == "random":
         return tuple(model.codebook(level) for level in range(len(config.sizes)))
-    rng, most = np.random.default_rng(config.seed), max(START_ROWS, 64 * max(config.sizes))
+    rng, most = np.random.default_rng(config.seed), start_rows(config.sizes)
     rows = np.sort(rng.choice(len(x), most, replace=False)) if len(x) > most else slice(None)
     kmeans = RKMeans(RKMeansConfig(sizes=config.sizes, restarts=1, seed=config.seed)).fit(model.latents(x[rows]))
     return tuple(kmeans.codebook(level) for level in range(len(config.sizes)))
@@ -206,27 +194,14 @@ class _Training:
         self.model.network.eval()
 
     def _epoch(self) -> dict[str, float | list[float]]:
-        sums: dict[str, float] = {}
-        level_losses = np.zeros(len(self.config.sizes))
-        counts = [torch.zeros(size, dtype=torch.int64) for size in self.config.sizes]
+        sums = EpochSums(self.config.sizes)
         order = torch.randperm(len(self.x), generator=self.generator)
         for rows in order.tensor_split(-(-len(order) // self.config.batch_size)):
-            losses, codes, per_level = self._step(rows)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(rows) / len(order)
-            level_losses += per_level.numpy() * len(rows) / len(order)
-            for count, column in zip(counts, codes, strict=True):
-                count.add_(torch.bincount(column, minlength=len(count)))
-        usage = [_usage(count) for count in counts]
-        return {
-            **sums,
-            "level_losses": level_losses.tolist(),
-            "utilisation": [used for used, _ in usage],
-            "perplexity": [perplexity for _, perplexity in usage],
-        }
+            sums.add(*self._step(rows))
+        return {**sums.means(), **sums.per_level()}
 
-    def _step(self, rows: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
-        """One optimiser step on some rows: the losses, and per level the codes and the level's loss."""
+    def _step(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
+        """One optimiser step on some rows: the losses, and per level the level's loss and the codes."""
         out = self.model.network(self.model.standardized(self.x[rows.numpy()]))
         losses = {
             "loss": out["total_loss"],
@@ -247,7 +222,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         self.optimizer.step()
-        return losses, out["indices"], out["level_losses"]
+        return losses, out["level_losses"], out["indices"]
 
     def _is_reseeding(self, epoch: int) -> bool:
         every = self.config.reseed_every
@@ -255,14 +230,8 @@ class _Training:
 
     def _reseed(self) -> list[int]:
         """Replace the codes that had no item since the last time by residuals of random items; how many per level."""
-        sample = torch.randperm(len(self.x), generator=self.generator)[: max(4096, 2 * max(self.config.sizes))]
-        residual = torch.from_numpy(self.model.latents(self.x[sample.numpy()]))
-        replaced = []
-        for level in self.model.levels:
-            replaced.append(level.reseed(residual, self.generator))
-            level.reset_usage()
-            residual = residual - level.codebook.detach()[level.nearest(residual)]
-        return replaced
+        sample = torch.randperm(len(self.x), generator=self.generator)[: candidate_rows(self.config.sizes)]
+        return self.model.network.quantizer.reseed(torch.from_numpy(self.model.latents(self.x[sample.numpy()])), self.generator)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         modules = [self.model.network, *([self.head] if self.head else [])]
@@ -279,9 +248,3 @@ class _Training:
                 return torch.optim.Adagrad(groups, lr=self.config.learning_rate)
             case _:
                 assert_never(self.config.optimizer)
-
-
-def _usage(counts: Tensor) -> tuple[float, float]:
-    """Share of the codes in use, and perplexity (exp of the entropy in nats)."""
-    share = counts[counts > 0].double() / counts.sum()
-    return float((counts > 0).double().mean()), float(torch.exp(-(share * share.log()).sum()))
