@@ -26,6 +26,7 @@ from felid.embedding import load_embeddings
 from felid.quantize import load_quantizer
 from felid.quantize.health import neighbour_overlap, reconstruction_error
 
+RECIPE = Path(__file__).with_suffix(".yaml")
 EPOCHS = 3
 SEEDS = (0, 1, 2)
 RQVAE = ("quantizer.kind=rqvae",)
@@ -117,7 +118,7 @@ def _measure(cell: Cell, root: Path, threads: int) -> dict[str, Any]:
 def _felid(stage: str, root: Path, overrides: Sequence[str], threads: int) -> None:
     import os
 
-    command = [sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", "beauty"]
+    command = [sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(RECIPE)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL)
 
 
