@@ -82,3 +82,21 @@ def test_a_file_that_cannot_be_read_names_the_command_that_writes_it(matrix, dam
             path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match=r"m\.npy cannot be read .*; run `felid embed` again"):
         load_array(path, (50, 3), "felid embed")
+
+
+def test_columns_first_and_empty_reads_work_too(tmp_path: Path):
+    values = np.asfortranarray(np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    np.save(tmp_path / "f.npy", values)
+    np.testing.assert_array_equal(RowFile(tmp_path / "f.npy")[np.array([8, 0])], values[[8, 0]])
+    np.save(tmp_path / "c.npy", np.ascontiguousarray(values))
+    assert RowFile(tmp_path / "c.npy")[np.array([], np.int64)].shape == (0, 4)
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path):
+    np.save(tmp_path / "m.npy", np.ones((100, 8), np.float32))
+    file = RowFile(tmp_path / "m.npy")
+    assert file.shape == (100, 8)
+    with (tmp_path / "m.npy").open("r+b") as stream:
+        stream.truncate(1000)
+    with pytest.raises(ArtifactError, match="ends before row 99"):
+        file[:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +37,8 @@ class Rows(Protocol):
 class RowFile:
     """Rows of a `.npy` matrix on disk, as float32.
 
-    The file is mapped only while rows are copied out of it, a block at a time: mapped pages count as memory.
+    Rows are read, not mapped: the kernel maps the neighbours of a page too, and mapped pages count as memory, so that scattered
+    rows would soon hold the whole file.
 
     Attributes:
         path: an existing `.npy` file that holds a matrix of numbers.
@@ -49,16 +51,38 @@ class RowFile:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(N, D); of whatever dimensionality the file has."""
-        shape: tuple[int, ...] = np.load(self.path, mmap_mode="r", allow_pickle=False).shape
+        shape: tuple[int, ...] = self._file.shape
         return shape if self.select is None else (len(self.select), *shape[1:])
+
+    @cached_property
+    def _file(self) -> np.memmap[Any, np.dtype[Any]]:
+        """Shape, type and place of the numbers; of the mapping nothing is touched."""
+        found: np.memmap[Any, np.dtype[Any]] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return found
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Vectors:
         wanted = np.arange(self.shape[0])[rows]
-        result = np.empty((len(wanted), *self.shape[1:]), np.float32)
         source = wanted if self.select is None else self.select[wanted]
-        for block in blocks(len(wanted)):
-            result[block] = np.load(self.path, mmap_mode="r", allow_pickle=False)[source[block]]
+        if not self._file.flags.c_contiguous:  # a row lies in pieces
+            return np.asarray(self._file[source], np.float32)
+        result = np.empty((len(wanted), *self.shape[1:]), np.float32)
+        with self.path.open("rb", buffering=0) as stream:
+            for block in blocks(len(wanted)):
+                result[block] = self._read(stream.fileno(), source[block])
         return result
+
+    def _read(self, descriptor: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        found = np.empty((len(rows), *self._file.shape[1:]), self._file.dtype)
+        starts = np.concatenate(([0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]))  # runs of neighbours are read at once
+        size = found.itemsize * int(np.prod(found.shape[1:]))
+        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            part, place = found[start:end].data.cast("B"), self._file.offset + int(rows[start]) * size
+            while part:
+                done = os.preadv(descriptor, [part], place)
+                if not done:
+                    raise ArtifactError(f"{self.path} ends before row {rows[end - 1]}; make it again")
+                part, place = part[done:], place + done
+        return found
 
 
 def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
