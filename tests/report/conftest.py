@@ -9,7 +9,7 @@ import pytest
 
 from felid.data.dataset import Dataset
 from felid.pipeline import Pipeline
-from felid.recipe import load_recipe
+from felid.recipe import resolve
 
 EVIL = (
     "</script><script>window.broken = 1</script>",
@@ -34,7 +34,7 @@ def dataset(num_items: int = 180) -> Dataset:
 
 
 def tokenized(root: Path, *overrides: str) -> Path:
-    recipe = load_recipe("default", ["quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180", *overrides])
+    recipe = resolve({}, ["quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180", *overrides])
     Pipeline(recipe, root, dataset=dataset()).run("tokenize")
     return root
 
