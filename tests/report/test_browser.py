@@ -21,6 +21,7 @@ ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+expect.set_options(timeout=30_000)  # drawing takes its time on a busy machine
 KEYS = ("tree", "usage", "neighbours", "categories", "stability", "losses", "utilisation")
 TEN_EPOCHS = tuple(
     {"epoch": epoch, "loss": 1 / epoch, "reconstruction": 0.5 / epoch, "utilisation": [1.0, 0.9, 0.5]} for epoch in range(1, 11)
