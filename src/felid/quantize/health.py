@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from felid.errors import SemanticIdError
 from felid.quantize.agreement import Agreement, Groups, agreement
-from felid.quantize.base import Codes
+from felid.quantize.base import Codes, energy, mean_row
 from felid.quantize.resolve import collision_statistics
 from felid.rows import Vectors
 
@@ -173,8 +173,8 @@ def reconstruction_error(x: Vectors, decoded: Vectors) -> float:
 
     0 is perfect, above 1 is worse than one vector for all. If all rows are equal the divisor is the smallest float32.
     """
-    variance = max(float(((x - x.mean(0)) ** 2).sum(1).mean()), float(np.finfo(np.float32).tiny))
-    return float(((x - decoded) ** 2).sum(1).mean()) / variance
+    variance = max(energy(x - mean_row(x)) / len(x), float(np.finfo(np.float32).tiny))
+    return energy(x - decoded) / len(x) / variance
 
 
 def prefix_groups(codes: Codes) -> tuple[Groups, ...]:
