@@ -15,7 +15,8 @@ from benchmarks.hf_t5 import to_hugging_face
 from benchmarks.timing import Contestant, fastest, interleave, summary, tune
 from benchmarks.world import World, hugging_face_inputs
 from felid.models import ModelConfig, build_model
-from felid.models.base import GenerativeModel, Histories
+from felid.models.base import Histories
+from felid.models.generative import GenerativeModel
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import Tiger, TigerConfig
 from felid.recommender import Recommender, SearchConfig

@@ -16,7 +16,8 @@ from felid.data.sources.amazon import Amazon2014Config
 from felid.data.sources.download import data_home
 from felid.data.sources.synthetic import SyntheticConfig
 from felid.embedding import ItemTexts, LsaConfig, TextConfig, embed, item_texts
-from felid.models.base import Histories, TorchTrie
+from felid.models.base import Histories
+from felid.models.torch_trie import TorchTrie
 from felid.quantize import build_quantizer
 from felid.quantize.resolve import SuffixConfig, resolve_collisions
 from felid.quantize.rkmeans import RKMeansConfig

@@ -6,12 +6,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from felid.models import ModelConfig, build_model
-from felid.models.base import GenerativeModel, Histories, TorchTrie
+from felid.models.base import Catalogue, Histories
+from felid.models.generative import GenerativeModel
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import TigerConfig
+from felid.models.torch_trie import TorchTrie
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
 
@@ -36,11 +39,18 @@ def catalogue(num_items: int = 20, sizes: tuple[int, ...] = (4, 3, 5), seed: int
     return SemanticIds(codes, sizes, np.arange(100, 100 + num_items))
 
 
+def all_warm(ids: SemanticIds, vectors: NDArray[np.float32]) -> Catalogue:
+    """A catalogue without cold items."""
+    return Catalogue(vectors, np.ones(ids.num_items, bool), ids)
+
+
 def random_model(kind: Kind, ids: SemanticIds, seed: int = 0, spread: float = 1.5, **changes: object) -> GenerativeModel:
     """A random model in evaluation mode whose distributions are far from uniform."""
     torch.manual_seed(seed)
     vectors = np.random.default_rng(seed).standard_normal((ids.num_items, 6)).astype(np.float32)
-    model = build_model(config_of(kind, **changes), ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    model = build_model(config_of(kind, **changes), all_warm(ids, unit))
+    assert isinstance(model, GenerativeModel)
     with torch.no_grad():
         model.tokens.weight.normal_(std=spread)
         for parameter in model.parameters():

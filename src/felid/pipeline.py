@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -21,24 +20,23 @@ from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
 from felid.config import as_tree
 from felid.data.dataset import Dataset
-from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
+from felid.data.histories import LeaveOneOut, Sequences
 from felid.data.sources import fingerprint, load_dataset
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
-from felid.errors import DataError, RecipeError
-from felid.evaluation import evaluate, evaluate_run, print_metrics
+from felid.errors import RecipeError
+from felid.evaluation import evaluate_run, print_metrics
 from felid.evaluation.protocol import POLICIES, check_request
 from felid.evaluation.report import PARTS
-from felid.models import build_model
-from felid.models.base import GenerativeModel
+from felid.fitting import Fitting
+from felid.models.base import Catalogue
 from felid.progress import plain_console, progress_bar, stage_line
 from felid.recipe import Recipe
-from felid.recommender import Recommender, SearchConfig, titles_of, trie_of
+from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
 from felid.tokenizing import TokenizeSettings, TokenizeStage
-from felid.training import Examples, TrainingData, train
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -210,42 +208,13 @@ class Pipeline:
         self._say(f"{ids.num_items:,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
-        recipe = self.recipe
-        sequences = self.split.train()
-        torch.manual_seed(recipe.seed)
-        model = build_model(recipe.model, self.ids, self.embeddings)
-        examples = Examples.of(sequences, model.history, causal=model.causal)
-        if not len(examples):
-            raise DataError("no training sequence has two items; lower filter.min_user_interactions or add data")
-        tokens = None
-        if model.layout.num_user_buckets:
-            tokens = np.array([model.layout.user_token(user) for user in sequences.user_ids.tolist()], np.int64)
-        if model.normalize == "trie" and not self.warm.all():
+        if self.recipe.model.normalize == "trie" and not self.warm.all():
             self._say(
                 f"{(~self.warm).sum():,} items without training interactions are not in the training catalogue: never recommended"
             )
-        parameters = sum(p.numel() for p in model.parameters())
-        self._say(f"{recipe.model.kind}: {parameters:,} parameters, {examples.num_targets:,} training targets")
-        data = TrainingData(examples, trie_of(self.ids, self.warm), tokens)
-        train(model, data, recipe.training, folder, self._validation(), seed=recipe.seed, console=self.console)
-        for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
-            state.unlink()
-
-    def _validation(self) -> Callable[[GenerativeModel], dict[str, float]]:
-        config, part = self.recipe.training, self.split.evaluation("validation")
-        users = np.arange(len(part.targets))
-        if 0 < config.validation_users < len(users):  # at random: the head of a file is not like its tail
-            users = np.sort(np.random.default_rng(self.recipe.seed).permutation(users)[: config.validation_users])
-        sample = EvaluationSet(part.histories.take(users), part.targets[users])
-        search, exclude_seen = SearchConfig(num_beams=config.validation_beams), self.recipe.evaluation.exclude_seen
-        k = min(10, self.ids.num_items)  # in a smaller catalogue a list of 10 is the whole of it
-
-        def validate(model: GenerativeModel) -> dict[str, float]:
-            recommender = Recommender(model, self.ids, self.embeddings, titles_of(self.dataset), self.split, search)
-            found = evaluate(recommender, sample, (k,), exclude_seen, self.ids.num_items).metrics()
-            return {f"{name}@10": float(found[f"{name}@{k}"]) for name in ("recall", "ndcg")}
-
-        return validate
+        recipe, catalogue = self.recipe, Catalogue(self.embeddings, self.warm, self.ids)
+        exclude_seen = recipe.evaluation.exclude_seen
+        Fitting(recipe.model, recipe.training, recipe.seed, exclude_seen, catalogue, self.split, self.console).fit(folder)
 
     def _evaluate(self, folder: Path) -> None:
         transductive = self.recipe.cold.quantizer_fit == "all"

@@ -33,7 +33,7 @@ from felid.quantize.catalogue import ColdConfig, TokenizeConfig
 from felid.quantize.resolve import CollisionConfig, SuffixConfig
 from felid.quantize.rkmeans import RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
-from felid.recommender import SearchConfig
+from felid.ranking import SearchConfig
 from felid.training import TrainingConfig
 
 LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)

@@ -10,35 +10,21 @@ from typing import overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 
 from felid.artifacts import open_artifact, read_json, read_run
-from felid.config import Config, validate
+from felid.config import validate
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut, Sequences
 from felid.embedding.store import load_embeddings
 from felid.errors import ArtifactError, FelidWarning, RequestError
 from felid.models import load_model
-from felid.models.base import GenerativeModel, Histories, TorchTrie
-from felid.search import beam_search, score_items
+from felid.models.base import Catalogue, Model
+from felid.ranking import Floats, Indices, ItemRanker, SearchConfig
 from felid.semantic_ids import SemanticId, SemanticIds
-from felid.trie import Trie
 
 ItemId = int | str
 History = Sequence[int] | list[str] | list[ItemId] | tuple[str, ...]
 Users = Sequence[ItemId] | None
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
-
-
-class SearchConfig(Config):
-    """Settings of the search."""
-
-    num_beams: int = Field(default=50, ge=1)
-    """Prefixes kept per level; raised to k where k is larger."""
-    batch_users: int = Field(default=256, ge=1)
-    """Users searched at once."""
 
 
 @dataclass(frozen=True)
@@ -63,31 +49,24 @@ class Recommender:
 
     Args:
         model: in evaluation mode.
-        ids: semantic IDs of the catalogue, row = item_index. An ID that items share stands for all of them: they are listed
-            one after the other, in order of item_index, with the same score.
-        embeddings: (N, E) float32 L2-normalised item vectors, for `similar`.
-        titles: (N,) title of each item.
-        split: the users of the data, for `history_of`, and what of it was trained on. With `normalize: trie` only IDs of items
-            of the training part can be recommended: a softmax says nothing about IDs that it was never taken over.
+        catalogue: what the model was told of the items; `embeddings` at unit length, for `similar`.
+        known: the users of the data, for `history_of`.
+        titles: (N,) title of each item; None = there are none.
         search: settings of the search.
     """
 
     def __init__(
         self,
-        model: GenerativeModel,
-        ids: SemanticIds,
-        embeddings: Floats,
-        titles: Sequence[str],
-        split: LeaveOneOut,
+        model: Model,
+        catalogue: Catalogue,
+        known: Sequences,
+        titles: Sequence[str] | None = None,
         search: SearchConfig | None = None,
     ) -> None:
-        self.model, self.ids, self.embeddings, self.titles = model.eval(), ids, embeddings, titles
-        self.known, self.search = split.sequences, search or SearchConfig()
-        self.device = next(model.parameters()).device
-        trained = split.warm_items(ids.num_items) if model.normalize == "trie" else np.ones(ids.num_items, bool)
-        self.trie = trie_of(ids, trained).to(self.device)
-        self.groups = ids.groups if ids.shared else None
-        self._rows = {item: row for row, item in enumerate(ids.item_ids.tolist())}
+        assert catalogue.ids is not None
+        self.ranker, self.ids, self.embeddings = ItemRanker(model, catalogue, search), catalogue.ids, catalogue.embeddings
+        self.model, self.known, self.titles = model, known, titles or [""] * self.ids.num_items
+        self._rows = {item: row for row, item in enumerate(self.ids.item_ids.tolist())}
 
     @classmethod
     def load(cls, run: str | Path, device: str | None = None, search: SearchConfig | None = None) -> Recommender:
@@ -106,10 +85,12 @@ class Recommender:
         dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
         best = read_json(folders["train"] / "progress.json", ("best_checkpoint",))["best_checkpoint"]
-        model = load_model(folders["train"] / best, ids, embeddings)
+        split = LeaveOneOut(dataset.sequences())
+        catalogue = Catalogue(embeddings, split.warm_items(ids.num_items), ids)
+        model = load_model(folders["train"] / best, catalogue)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings = search or validate(SearchConfig, bundle["search"])
-        return cls(model, ids, embeddings, titles_of(dataset), LeaveOneOut(dataset.sequences()), settings)
+        return cls(model, catalogue, split.sequences, titles_of(dataset), settings)
 
     @overload
     def recommend(
@@ -144,7 +125,8 @@ class Recommender:
         one: list[ItemId] = [item for item in histories if isinstance(item, int | str | np.integer)]
         if many and one:
             raise RequestError(f"got item {one[0]!r} beside a history; give the items of one user, or a list of histories")
-        found = self.search_items(self._sequences(many or [one], users), k, exclude_seen)
+        self._check_k(k)
+        found = self.ranker.search_items(self._sequences(many or [one], users), k, exclude_seen)
         lists = [self._recommendations(items, scores) for items, scores in zip(*found, strict=True)]
         return lists if many else lists[0]
 
@@ -157,12 +139,8 @@ class Recommender:
         missing = [item for item in items if item not in self._rows]
         if missing:
             raise RequestError(f"{len(missing)} of {len(items)} items are not in the catalogue (first: {missing[0]!r})")
-        rows = torch.tensor([self._rows[item] for item in items], dtype=torch.long, device=self.device)
-        scores = torch.full((len(rows),), -torch.inf, device=self.device)
-        histories = self._batch(self._sequences([history], None if user is None else [user]), np.zeros(1, np.int64))
-        for part in torch.nonzero(self.trie.paths[rows, -1] >= 0)[:, 0].split(4096):
-            scores[part] = score_items(self.model, histories, rows[part][None], self.trie)[0]
-        return scores.cpu().numpy()
+        rows = np.array([self._rows[item] for item in items], np.int64)
+        return self.ranker.score_items(self._sequences([history], None if user is None else [user]), rows)
 
     def similar(self, item: ItemId, k: int = 10) -> list[tuple[ItemId, float]]:
         """The k other items nearest in content: item id and cosine of the embeddings, nearest first, ties by item_index."""
@@ -196,35 +174,7 @@ class Recommender:
     ) -> tuple[Indices, Floats]:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
         self._check_k(k)
-        items = np.full((len(histories), k), -1, np.int64)
-        scores = np.full((len(histories), k), -np.inf, np.float32)
-        order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
-        for rows in np.split(order, range(self.search.batch_users, len(order), self.search.batch_users)):
-            seen = _padded(histories, rows, None, -1) if exclude_seen else None
-            found = self._search(self._batch(histories, rows), seen, max(k, self.search.num_beams))
-            if self.groups is not None:
-                found = self.groups.expand(*found, k, seen)
-            width = min(k, found[0].shape[1])
-            items[rows, :width], scores[rows, :width] = found[0][:, :width], found[1][:, :width]
-            done(len(rows))
-        return items, scores
-
-    def _search(self, histories: Histories, seen: Indices | None, beams: int) -> tuple[Indices, Floats]:
-        """Items and scores (B, beams), one item for each ID; an ID is left out when all its items are `seen` (B, T)."""
-        if seen is not None and self.groups is not None:
-            seen = self.groups.used_up(seen)
-        excluded = None if seen is None else torch.from_numpy(seen).to(self.device)
-        results = beam_search(self.model, histories, self.trie, beams, excluded)
-        return results.items.cpu().numpy(), results.scores.cpu().numpy()
-
-    def _batch(self, histories: Sequences, rows: Indices) -> Histories:
-        limit, layout = self.model.history, self.model.layout
-        lengths = torch.from_numpy(np.minimum(histories.lengths[rows], limit))
-        items = torch.from_numpy(_padded(histories, rows, limit, 0))
-        users = None
-        if layout.num_user_buckets and histories.user_ids[0] is not None:
-            users = torch.tensor([layout.user_token(user) for user in histories.user_ids[rows].tolist()])
-        return Histories(items, lengths, users).to(self.device)
+        return self.ranker.search_items(histories, k, exclude_seen, done)
 
     def _sequences(self, histories: Sequence[Sequence[ItemId]], users: Users = None) -> Sequences:
         """Known items of the given histories; user ids are None where they are not given."""
@@ -252,23 +202,8 @@ class Recommender:
             raise RequestError(f"k is {k}, expected 1 to {self.ids.num_items} (the number of items in the catalogue)")
 
 
-def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:
-    """The trie of some items of a catalogue, `items` (N,) marks them; an item that shares an ID with one of them has its path."""
-    rows = np.flatnonzero(items)
-    return TorchTrie.of(Trie.from_codes(ids.codes[rows], ids.sizes, rows, shared=ids.shared), ids.codes)
-
-
 def titles_of(dataset: Dataset) -> list[str]:
     """The title of each item of a catalogue, "" where there is none."""
     if "title" not in dataset.items.columns:
         return [""] * len(dataset.items)
     return ["" if title is None else str(title) for title in dataset.items["title"].to_list()]
-
-
-def _padded(histories: Sequences, rows: Indices, limit: int | None, filler: int) -> Indices:
-    """(len(rows), T) the last `limit` items of each history (all of them for None), left-aligned."""
-    lengths = histories.lengths[rows] if limit is None else np.minimum(histories.lengths[rows], limit)
-    step = np.arange(lengths.max())
-    places = (histories.offsets[rows + 1] - lengths)[:, None] + step
-    real = step < lengths[:, None]
-    return np.where(real, histories.items[np.where(real, places, 0)], filler)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from felid.errors import SemanticIdError
-from felid.models.base import GenerativeModel, TorchTrie, trie_cross_entropy
+from felid.models.generative import GenerativeModel, trie_cross_entropy
+from felid.models.torch_trie import TorchTrie
 from felid.search import score_items
 from felid.semantic_ids import SemanticIds
 from felid.testing import CodeTable, code_tables

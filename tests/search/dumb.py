@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from felid.models.base import GenerativeModel, Histories
+from felid.models.base import Histories
+from felid.models.generative import GenerativeModel
 from tests.tiny import targets_after
 
 Codes = tuple[int, ...]

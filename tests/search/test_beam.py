@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from felid.models.base import GenerativeModel, Histories, TorchTrie
+from felid.models.base import Histories
+from felid.models.generative import GenerativeModel
+from felid.models.torch_trie import TorchTrie
 from felid.search import Results, beam_search, score_items
 from felid.semantic_ids import SemanticIds
 from felid.testing import CodeTable, code_tables

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from felid.data.histories import EvaluationSet
 from felid.errors import ArtifactError, RecipeError
 from felid.models import load_model, load_weights, save_model
-from felid.models.base import GenerativeModel
+from felid.models.generative import GenerativeModel
 from felid.search import score_items
 from felid.training import TrainingConfig
 from felid.training.checkpoints import load_progress

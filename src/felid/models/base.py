@@ -1,32 +1,27 @@
-"""What every generative model shares: its inputs, its catalogue and the likelihood of an item's codes.
+"""What every model shares: its inputs, what it is told of the items, its losses, and how it is saved.
 
-A model turns a history into a decoder state; the decoder then gives, level by level, a distribution over codes. Two
-normalisations exist, the same in training and in search:
-
-- `trie`: the softmax runs over the codes that some item continues the prefix with, so the L cross-entropies of an item
-  add up to its log-likelihood over the catalogue (a hierarchical softmax), and exp(score) sums to 1 over all items.
-- `vocabulary`: the softmax runs over all tokens, as in TIGER (Rajput et al. 2023, arXiv:2305.05065).
+A model ranks items in one or both of two ways. A *generative* model (`felid.models.generative`) gives the likelihood of an
+item's codes; a *dense* model gives a vector per item and one per history, whose inner product is the item's logit.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from felid.config import Config
-from felid.errors import SemanticIdError
-from felid.models.transformer import DecoderState, Stack
-from felid.tokens import TokenLayout
-from felid.trie import Trie
+from felid.models.torch_trie import TorchTrie
+from felid.semantic_ids import SemanticIds
 
-Normalize = Literal["trie", "vocabulary"]
+Mode = Literal["generative", "dense", "fused"]
+"""How items are ranked: by the likelihood of their codes, by inner product, or by both."""
 
 
 @dataclass(frozen=True)
@@ -56,165 +51,79 @@ class Histories:
         return torch.arange(self.items.shape[1], device=self.items.device)[None, :] < self.lengths[:, None]
 
 
-@dataclass(frozen=True)
-class TorchTrie:
-    """The flat arrays of a `Trie` on a device, and each item's path through it.
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """What a model is told of the items, row = item_index.
 
     Attributes:
-        paths: (N, L + 1) int64 node of every item's prefix at depth 0..L; -1 below the root for items not in the trie.
-        fan_out: largest number of children at depth 0..L-1.
+        embeddings: (N, E) float32 item vectors from text.
+        warm: (N,) bool, the items with training interactions: no other has a vector of its own.
+        ids: semantic IDs; None for models that read none.
     """
 
-    code: Tensor
-    child_start: Tensor
-    leaf_count: Tensor
-    leaf_item: Tensor
-    paths: Tensor
-    first_leaf: int
-    sizes: tuple[int, ...]
-    fan_out: tuple[int, ...]
-
-    @classmethod
-    def of(cls, trie: Trie, codes: np.ndarray, device: torch.device | str = "cpu") -> TorchTrie:
-        """Move `trie` to a device; `codes` (N, L) are those of the whole catalogue, row = item_index."""
-        if codes.shape[1] != trie.num_levels:
-            raise SemanticIdError(
-                f"codes have {codes.shape[1]} levels but the trie was built for {trie.num_levels}; "
-                "rebuild it with Trie.from_codes(codes)"
-            )
-        paths = np.stack([trie.walk(codes[:, :depth]) for depth in range(trie.num_levels + 1)], 1)
-        paths[paths[:, -1] < 0, 1:] = -1  # also where some item of the trie shares the prefix
-
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).long().to(device)
-
-        return cls(
-            code=tensor(trie.code),
-            child_start=tensor(trie.child_start),
-            leaf_count=tensor(trie.leaf_end - trie.leaf_start),
-            leaf_item=tensor(trie.leaf_item),
-            paths=tensor(paths),
-            first_leaf=int(trie.depth_start[-2]),
-            sizes=trie.sizes,
-            fan_out=trie.max_children,
-        )
-
-    def to(self, device: torch.device) -> TorchTrie:
-        """The same trie on another device."""
-        names = ("code", "child_start", "leaf_count", "leaf_item", "paths")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-    def num_children(self, nodes: Tensor) -> Tensor:
-        """How many codes may follow each node."""
-        return self.child_start[nodes + 1] - self.child_start[nodes]
-
-    def mask(self, nodes: Int[Tensor, " M"], level: int) -> Tensor:
-        """(M, sizes[level]) bool: True where a code may follow the node (all nodes at depth `level`)."""
-        counts = self.num_children(nodes)
-        rows = torch.repeat_interleave(counts)
-        first = self.child_start[nodes] - (counts.cumsum(0) - counts)
-        children = first[rows] + torch.arange(len(rows), device=nodes.device)
-        result = torch.zeros(len(nodes), self.sizes[level], dtype=torch.bool, device=nodes.device)
-        result[rows, self.code[children]] = True
-        return result
+    embeddings: NDArray[np.float32]
+    warm: NDArray[np.bool_]
+    ids: SemanticIds | None = None
 
 
-class GenerativeModel(nn.Module, ABC):
-    """A model that generates the codes of a user's next item from a history.
+@dataclass(frozen=True)
+class TrainingItems:
+    """The items that losses are taken over: those of the training interactions and no other.
 
-    Subclasses provide the encoder (`start`, `target_states`); this class owns the token embeddings, the decoder and
-    the likelihood.
+    Attributes:
+        counts: (N,) float32 training interactions of each item of the catalogue, 0 for cold ones.
+        trie: their codes; None for models that read none.
     """
+
+    counts: Tensor
+    trie: TorchTrie | None = None
+
+    def to(self, device: torch.device) -> TrainingItems:
+        return TrainingItems(self.counts.to(device), None if self.trie is None else self.trie.to(device))
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch costs.
+
+    Attributes:
+        total: () what to minimise, summed over the targets.
+        parts: negative log-likelihood of the targets in nats, summed, under each head (`generative`, `dense`); no gradient.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Model(nn.Module, ABC):
+    """A recommender model."""
 
     causal: ClassVar[bool]
     """Whether one pass over a sequence gives a target at every position (else: one prefix, one target)."""
     history: int
     """How many of a user's last items the model reads."""
-    normalize: Normalize
-    """What the softmax runs over, in training and in search alike."""
-    output_scale: float
-    """Factor on decoder outputs before the tied output layer."""
     config: Config
     """Settings the model was built with, a member of `felid.models.ModelConfig`."""
 
-    def __init__(self, layout: TokenLayout, codes: Int[Tensor, "N L"], width: int) -> None:
-        super().__init__()
-        self.layout = layout
-        self.tokens = nn.Embedding(layout.vocabulary_size, width)
-        self.register_buffer("codes", codes, persistent=False)
-        self.register_buffer("offsets", torch.from_numpy(layout.offsets), persistent=False)
-        self.codes: Tensor
-        self.offsets: Tensor
-        self.decoder: Stack
+    @property
+    @abstractmethod
+    def modes(self) -> tuple[Mode, ...]:
+        """The ways to rank that this model is trained for, the best one first."""
 
     @abstractmethod
-    def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
-        """The decoder's first input for each user, and its state."""
-
-    @abstractmethod
-    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
-        """Decoder outputs under teacher forcing.
-
-        For a causal model the M targets follow every real position of `histories`, row by row; else each follows its
-        whole history (M = B).
+    def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
+        """Losses of a batch; for a causal model the M targets follow every real position of `histories`, row by row, else
+        each follows its whole history (M = B). `smoothing` is the share of the target probability spread over all choices.
         """
 
-    def item_tokens(self, items: Int[Tensor, "*B"]) -> Int[Tensor, "*B L"]:
-        """Tokens of items' semantic IDs."""
-        return self.codes[items] + self.offsets
 
-    def code_vectors(self, codes: Int[Tensor, "*B"], level: int) -> Float[Tensor, "*B D"]:
-        """Token vectors of codes of one level."""
-        vectors: Tensor = self.tokens(codes + self.offsets[level])
-        return vectors
+class DenseModel(Model):
+    """A model with a vector per item and per history: `contexts(h) @ item_vectors().T` are logits over the catalogue."""
 
-    def logits(self, hidden: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B K"]:
-        """Unnormalised float32 scores of the codes of one level (tied output)."""
-        return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
+    @abstractmethod
+    def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
+        """Vector of each whole history, scaled so that inner products with `item_vectors` are logits."""
 
-    def vocabulary_logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """Unnormalised float32 scores of all tokens."""
-        return F.linear(hidden * self.output_scale, self.tokens.weight).float()
-
-    def forward(
-        self, histories: Histories, targets: Int[Tensor, " M"], trie: TorchTrie, smoothing: float = 0.0
-    ) -> tuple[Float[Tensor, " M"], Float[Tensor, ""]]:
-        """Log-probability of each target item, and the summed loss to minimise (nats; smoothed when asked)."""
-        hidden = self.target_states(histories, targets)
-        if self.normalize == "vocabulary":
-            return self._vocabulary_loss(hidden, targets, smoothing)
-        log_probs, total = hidden.new_zeros(len(targets), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
-        for level in range(self.layout.num_levels):
-            nodes = trie.paths[targets, level]
-            rows = torch.nonzero(trie.num_children(nodes) > 1)[:, 0]  # a single child has probability 1
-            if not len(rows):
-                continue
-            gold, smooth = trie_cross_entropy(
-                self.logits(hidden[rows, level], level), self.codes[targets[rows], level], trie.mask(nodes[rows], level)
-            )
-            log_probs = log_probs.index_add(0, rows, gold)
-            total = total - (1 - smoothing) * gold.sum() - (smoothing * smooth.sum() if smoothing else 0.0)
-        return log_probs, total
-
-    def _vocabulary_loss(self, hidden: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        logits = self.vocabulary_logits(hidden).flatten(0, 1)
-        tokens = self.item_tokens(targets)
-        nll = F.cross_entropy(logits, tokens.flatten(), reduction="none").view_as(tokens)
-        total = nll.sum()
-        if smoothing:
-            total = F.cross_entropy(logits, tokens.flatten(), reduction="sum", label_smoothing=smoothing)
-        return -nll.sum(1), total
-
-
-def trie_cross_entropy(
-    logits: Float[Tensor, "M K"], codes: Int[Tensor, " M"], mask: Tensor
-) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
-    """Log-probability of the given codes, and the mean log-probability of all valid codes (for label smoothing).
-
-    The softmax runs over the codes where `mask` (M, K) is True; each row has at least one, `codes` among them.
-    """
-    valid = logits.masked_fill(~mask, -torch.inf)
-    log_z = valid.logsumexp(-1)
-    gold = logits.gather(1, codes[:, None])[:, 0] - log_z
-    mean = logits.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1) - log_z
-    return gold, mean
+    @abstractmethod
+    def item_vectors(self) -> Float[Tensor, "N D"]:
+        """Vectors of all items of the catalogue; those of cold items come from content alone (NaN where there is none)."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from felid.config import Config
-from felid.models.base import GenerativeModel, Histories, Normalize
+from felid.models.base import Catalogue, Histories
+from felid.models.generative import GenerativeModel, Normalize
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
-from felid.tokens import TokenLayout
 
 
 class LynxConfig(Config):
@@ -57,10 +58,9 @@ class Lynx(GenerativeModel):
 
     causal: ClassVar[bool] = True
 
-    def __init__(
-        self, config: LynxConfig, layout: TokenLayout, codes: Int[Tensor, "N L"], embeddings: Float[Tensor, "N E"]
-    ) -> None:
-        super().__init__(layout, codes, config.width)
+    def __init__(self, config: LynxConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue, config.user_buckets, config.width)
+        embeddings = torch.from_numpy(np.ascontiguousarray(catalogue.embeddings))
         self.config, self.history, self.normalize = config, config.history, config.normalize
         self.output_scale = 1.0
         self.register_buffer("embeddings", embeddings, persistent=False)

@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from felid.config import Config
-from felid.models.base import GenerativeModel, Histories, Normalize
+from felid.models.base import Catalogue, Histories
+from felid.models.generative import GenerativeModel, Normalize
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
-from felid.tokens import BEGIN, TokenLayout
+from felid.tokens import BEGIN
 
 
 class TigerConfig(Config):
@@ -46,8 +47,8 @@ class Tiger(GenerativeModel):
 
     causal: ClassVar[bool] = False
 
-    def __init__(self, config: TigerConfig, layout: TokenLayout, codes: Int[Tensor, "N L"]) -> None:
-        super().__init__(layout, codes, config.width)
+    def __init__(self, config: TigerConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue, config.user_buckets, config.width)
         self.config, self.history, self.normalize = config, config.history, config.normalize
         self.output_scale = config.width**-0.5
         shape = BlockShape(config.width, config.heads, config.head_width, config.feed_forward, config.dropout)

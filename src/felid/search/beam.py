@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from felid.models.base import GenerativeModel, Histories, TorchTrie
+from felid.models.base import Histories
+from felid.models.generative import GenerativeModel
+from felid.models.torch_trie import TorchTrie
 from felid.trie import ROOT
 
 

@@ -14,7 +14,7 @@ import torch
 from felid.artifacts import read_json, write_json
 from felid.errors import ArtifactError
 from felid.models import save_model
-from felid.models.base import GenerativeModel
+from felid.models.base import Model
 
 PROGRESS = "progress.json"
 STATE = "state.pt"
@@ -33,7 +33,7 @@ class Progress:
         validations_since_best: for early stopping.
         finished: nothing is left to train.
         last_checkpoint, best_checkpoint: folder names.
-        curve: one entry per validation: step, epoch, targets, seconds, loss (nats per target), metrics.
+        curve: one entry per validation: step, epoch, targets, seconds, losses (nats per target; `loss` is their sum), metrics.
     """
 
     epoch: int = 0
@@ -46,12 +46,12 @@ class Progress:
     finished: bool = False
     last_checkpoint: str = ""
     best_checkpoint: str = ""
-    loss_sum: float = 0.0
+    loss_sums: dict[str, float] = field(default_factory=dict)
     loss_targets: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def save(folder: Path, progress: Progress, model: GenerativeModel, state: dict[str, Any], *, is_best: bool) -> None:
+def save(folder: Path, progress: Progress, model: Model, state: dict[str, Any], *, is_best: bool) -> None:
     """Write a checkpoint whole, then point to it, then remove checkpoints that nothing points to."""
     name = f"checkpoint-{progress.step}"
     part = folder / f".{name}.part"

@@ -19,14 +19,14 @@ from rich.console import Console
 from felid.config import Config, as_tree
 from felid.errors import RecipeError
 from felid.models import load_weights
-from felid.models.base import GenerativeModel, TorchTrie
+from felid.models.base import Model, TrainingItems
 from felid.progress import progress_bar
 from felid.training import checkpoints
 from felid.training.batches import Examples
 from felid.training.checkpoints import Progress
 from felid.training.schedule import Schedule, learning_rate_factor
 
-Validate = Callable[[GenerativeModel], dict[str, float]]
+Validate = Callable[[Model], dict[str, float]]
 
 
 class TrainingConfig(Config):
@@ -70,12 +70,12 @@ class TrainingData:
 
     Attributes:
         examples: training examples.
-        trie: the training catalogue (warm items), for `normalize: trie`.
+        items: what losses are taken over: the items of the training interactions.
         user_tokens: (U,) user token of each row of the training sequences, or None.
     """
 
     examples: Examples
-    trie: TorchTrie
+    items: TrainingItems
     user_tokens: NDArray[np.int64] | None
 
 
@@ -87,7 +87,7 @@ def native_bf16() -> bool:
 
 
 def train(
-    model: GenerativeModel,
+    model: Model,
     data: TrainingData,
     config: TrainingConfig,
     folder: Path,
@@ -127,7 +127,7 @@ class _Run:
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: Model,
         data: TrainingData,
         config: TrainingConfig,
         folder: Path,
@@ -139,7 +139,7 @@ class _Run:
         self.model, self.data, self.config, self.folder = model, data, config, folder
         self.validate, self.seed, self.console, self.accelerator = validate, seed, console, accelerator
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
-        self.trie = data.trie.to(accelerator.device)
+        self.items = data.items.to(accelerator.device)
         self.order: dict[int, list[NDArray[np.int64]]] = {}
         self.progress = checkpoints.load_progress(folder)
         torch.manual_seed(seed)
@@ -194,8 +194,8 @@ class _Run:
         histories, targets = self.data.examples.collate(chosen, self.data.user_tokens)
         device = self.accelerator.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            log_probs, loss = self.wrapped(histories.to(device), targets.to(device), self.trie, self.config.label_smoothing)
-        self.accelerator.backward(loss / len(targets))
+            losses = self.wrapped(histories.to(device), targets.to(device), self.items, self.config.label_smoothing)
+        self.accelerator.backward(losses.total / len(targets))
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -203,8 +203,9 @@ class _Run:
         self.optimizer.zero_grad()
         self.progress.step += 1
         self.progress.targets += len(targets)
-        self.progress.loss_sum -= float(log_probs.detach().sum())
-        if not math.isfinite(self.progress.loss_sum):
+        for name, part in losses.parts.items():
+            self.progress.loss_sums[name] = self.progress.loss_sums.get(name, 0.0) + float(part)
+        if not all(map(math.isfinite, self.progress.loss_sums.values())):
             raise RecipeError(
                 f"the loss is not finite after step {self.progress.step}; lower training.learning_rate and start --fresh"
             )
@@ -225,17 +226,18 @@ class _Run:
         progress = self.progress
         self.model.eval()
         metrics = self.validate(self.model)
-        loss = progress.loss_sum / max(1, progress.loss_targets)
-        progress.loss_sum, progress.loss_targets = 0.0, 0
+        losses = {f"loss_{name}": part / max(1, progress.loss_targets) for name, part in progress.loss_sums.items()}
+        loss = sum(losses.values())
+        progress.loss_sums, progress.loss_targets = {}, 0
         epoch = progress.epoch + progress.batch / self.batches_per_epoch
-        entry = {"step": progress.step, "epoch": round(epoch, 3), "targets": progress.targets, "loss": loss, **metrics}
+        entry = {"step": progress.step, "epoch": round(epoch, 3), "targets": progress.targets, "loss": loss, **losses, **metrics}
         progress.curve.append(entry)
         is_best = metrics["ndcg@10"] > progress.best
         progress.best = max(progress.best, metrics["ndcg@10"])
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         stop = 0 < self.config.patience <= progress.validations_since_best
         progress.finished = stop or progress.epoch >= self.config.epochs
-        self.accelerator.log({"loss": loss, **metrics}, step=progress.step)
+        self.accelerator.log({"loss": loss, **losses, **metrics}, step=progress.step)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self.console.print(f"epoch {epoch:g}  loss {loss:.4f}  {shown}{'  *' if is_best else ''}{'  (stops)' if stop else ''}")
         return is_best

@@ -1,0 +1,133 @@
+"""What generative models share: token vectors, the decoder and the likelihood of an item's codes.
+
+A model turns a history into a decoder state; the decoder then gives, level by level, a distribution over codes. Two
+normalisations exist, the same in training and in search:
+
+- `trie`: the softmax runs over the codes that some item continues the prefix with, so the L cross-entropies of an item
+  add up to its log-likelihood over the catalogue (a hierarchical softmax), and exp(score) sums to 1 over all items.
+- `vocabulary`: the softmax runs over all tokens, as in TIGER (Rajput et al. 2023, arXiv:2305.05065).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from felid.errors import SemanticIdError
+from felid.models.base import Catalogue, Histories, Losses, Mode, Model, TrainingItems
+from felid.models.torch_trie import TorchTrie
+from felid.models.transformer import DecoderState, Stack
+from felid.tokens import TokenLayout
+
+Normalize = Literal["trie", "vocabulary"]
+
+
+class GenerativeModel(Model):
+    """A model that generates the codes of a user's next item from a history.
+
+    Subclasses provide the encoder (`start`, `target_states`); this class owns the token embeddings, the decoder and
+    the likelihood.
+    """
+
+    normalize: Normalize
+    """What the softmax runs over, in training and in search alike."""
+    output_scale: float
+    """Factor on decoder outputs before the tied output layer."""
+
+    def __init__(self, catalogue: Catalogue, user_buckets: int, width: int) -> None:
+        super().__init__()
+        if catalogue.ids is None:
+            raise SemanticIdError("this model generates semantic IDs, and the catalogue has none; tokenize it first")
+        self.layout = TokenLayout(catalogue.ids.sizes, user_buckets)
+        codes = torch.from_numpy(catalogue.ids.codes).long()
+        self.tokens = nn.Embedding(self.layout.vocabulary_size, width)
+        self.register_buffer("codes", codes, persistent=False)
+        self.register_buffer("offsets", torch.from_numpy(self.layout.offsets), persistent=False)
+        self.codes: Tensor
+        self.offsets: Tensor
+        self.decoder: Stack
+
+    @abstractmethod
+    def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
+        """The decoder's first input for each user, and its state."""
+
+    @abstractmethod
+    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
+        """Decoder outputs under teacher forcing.
+
+        For a causal model the M targets follow every real position of `histories`, row by row; else each follows its
+        whole history (M = B).
+        """
+
+    def item_tokens(self, items: Int[Tensor, "*B"]) -> Int[Tensor, "*B L"]:
+        """Tokens of items' semantic IDs."""
+        return self.codes[items] + self.offsets
+
+    def code_vectors(self, codes: Int[Tensor, "*B"], level: int) -> Float[Tensor, "*B D"]:
+        """Token vectors of codes of one level."""
+        vectors: Tensor = self.tokens(codes + self.offsets[level])
+        return vectors
+
+    def logits(self, hidden: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B K"]:
+        """Unnormalised float32 scores of the codes of one level (tied output)."""
+        return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
+
+    def vocabulary_logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Unnormalised float32 scores of all tokens."""
+        return F.linear(hidden * self.output_scale, self.tokens.weight).float()
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return ("generative",)
+
+    def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
+        assert items.trie is not None
+        log_probs, total = self.likelihood(self.target_states(histories, targets), targets, items.trie, smoothing)
+        return Losses(total, {"generative": -log_probs.detach().sum()})
+
+    def likelihood(
+        self, hidden: Float[Tensor, "M L D"], targets: Int[Tensor, " M"], trie: TorchTrie, smoothing: float = 0.0
+    ) -> tuple[Float[Tensor, " M"], Float[Tensor, ""]]:
+        """Log-probability of each target item given decoder outputs, and the summed loss to minimise (nats, smoothed)."""
+        if self.normalize == "vocabulary":
+            return self._vocabulary_loss(hidden, targets, smoothing)
+        log_probs, total = hidden.new_zeros(len(targets), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
+        for level in range(self.layout.num_levels):
+            nodes = trie.paths[targets, level]
+            rows = torch.nonzero(trie.num_children(nodes) > 1)[:, 0]  # a single child has probability 1
+            if not len(rows):
+                continue
+            gold, smooth = trie_cross_entropy(
+                self.logits(hidden[rows, level], level), self.codes[targets[rows], level], trie.mask(nodes[rows], level)
+            )
+            log_probs = log_probs.index_add(0, rows, gold)
+            total = total - (1 - smoothing) * gold.sum() - (smoothing * smooth.sum() if smoothing else 0.0)
+        return log_probs, total
+
+    def _vocabulary_loss(self, hidden: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        logits = self.vocabulary_logits(hidden).flatten(0, 1)
+        tokens = self.item_tokens(targets)
+        nll = F.cross_entropy(logits, tokens.flatten(), reduction="none").view_as(tokens)
+        total = nll.sum()
+        if smoothing:
+            total = F.cross_entropy(logits, tokens.flatten(), reduction="sum", label_smoothing=smoothing)
+        return -nll.sum(1), total
+
+
+def trie_cross_entropy(
+    logits: Float[Tensor, "M K"], codes: Int[Tensor, " M"], mask: Tensor
+) -> tuple[Float[Tensor, " M"], Float[Tensor, " M"]]:
+    """Log-probability of the given codes, and the mean log-probability of all valid codes (for label smoothing).
+
+    The softmax runs over the codes where `mask` (M, K) is True; each row has at least one, `codes` among them.
+    """
+    valid = logits.masked_fill(~mask, -torch.inf)
+    log_z = valid.logsumexp(-1)
+    gold = logits.gather(1, codes[:, None])[:, 0] - log_z
+    mean = logits.masked_fill(~mask, 0.0).sum(-1) / mask.sum(-1) - log_z
+    return gold, mean
