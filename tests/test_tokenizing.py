@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,26 @@ from felid import rows
 from felid.artifacts import read_json, read_run
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
-from felid.errors import FelidWarning, RecipeError, SemanticIdError
+from felid.data.holdout import split_of
+from felid.errors import ArtifactError, EmbeddingError, FelidWarning, RecipeError, SemanticIdError
+from felid.fitting import Fitting
 from felid.pipeline import Pipeline
 from felid.recipe import Recipe, resolve
+from felid.report.subject import subject_of_run
 from felid.rows import RowFile
 from felid.semantic_ids import SemanticIds
 from felid.tokenizing import TokenizeStage
+from felid.warmup import MODEL, TRAINING, WarmupConfig
 
 SMALL = ["quantizer.sizes=[4,4]", "embedding.dim=8", "model.width=16", "model.feed_forward=16", "training.epochs=1"]
+WARM = [
+    "collaborative.kind=warmup",
+    "tokenize.vectors=collaborative",
+    "collaborative.model.width=16",
+    "collaborative.model.feed_forward=16",
+    "collaborative.training.epochs=1",
+]
+HELD_OUT = ["holdout.rule=random", "holdout.share=0.1", "holdout.validation_share=0.1"]
 RQVAE = ["quantizer.kind=rqvae", "quantizer.hidden=[8]", "quantizer.latent=4", "quantizer.epochs=2", *SMALL]
 
 
@@ -233,3 +246,166 @@ def test_a_bound_on_the_items_to_learn_from_is_kept(tmp_path: Path):
     pipeline = Pipeline(small("tokenize.max_fit_items=12"), tmp_path, dataset=shop())
     pipeline.run("data")
     assert len(pipeline.tokenizing.fit_rows(pipeline.warm)) == 12
+
+
+# codes made of behaviour
+
+
+def made(root: Path, name: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (root / name).glob("*/manifest.json")}
+
+
+def quantized(root: Path) -> np.ndarray:
+    return np.load(stage(root, "tokenize") / "quantizer_codes.npy")
+
+
+def test_codes_of_warm_vectors_are_cached_and_keyed_by_the_warm_up(tmp_path: Path):
+    Pipeline(small(*WARM), tmp_path, dataset=shop()).run("tokenize")
+    first = {name: made(tmp_path, name) for name in ("embed", "warmup", "quantize", "tokenize")}
+    (manifest,) = first["warmup"]
+    assert read_json(stage(tmp_path, "tokenize") / "manifest.json")["inputs"]["warmup"] == read_json(manifest)["digest"]
+    Pipeline(small(*WARM), tmp_path, dataset=shop()).run("tokenize")
+    assert {name: made(tmp_path, name) for name in first} == first
+    Pipeline(small(*WARM, "collision.kind=none", "seed=7"), tmp_path, dataset=shop()).run("tokenize")
+    assert made(tmp_path, "warmup") == first["warmup"]
+    assert made(tmp_path, "quantize") == first["quantize"]
+    Pipeline(small(*WARM, "collaborative.seed=1"), tmp_path, dataset=shop()).run("tokenize")
+    assert [len(made(tmp_path, name)) for name in first] == [1, 2, 2, 3]
+
+
+def test_codes_of_warm_vectors_follow_behaviour_and_text_decides_for_cold_items(tmp_path: Path):
+    """Items 0-14 are taken by half of the users, 15-29 by the others, whatever their titles say."""
+    rng = np.random.default_rng(0)
+    rows = [(u, int(i), n) for u in range(60) for n, i in enumerate(rng.permutation(15)[:9] + 15 * (u % 2))]
+    titles = [("oak desk", "red cup")[n % 2] for n in range(30)] + ["red cup", "oak desk", "red cup", "oak desk"]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
+    data = Dataset.from_frames("halves", log, pl.DataFrame({"item_id": range(34), "title": titles}))
+    learns = [
+        "collaborative.training.epochs=15",
+        "collaborative.training.batch_targets=32",
+        "collaborative.training.learning_rate=0.01",
+        "quantizer.sizes=[2]",
+        "embedding.dim=2",
+    ]
+    Pipeline(small(*WARM, *learns), tmp_path / "a", dataset=data).run("tokenize")
+    half = quantized(tmp_path / "a")[:30, 0].reshape(2, 15).mean(1)
+    assert abs(half[0] - half[1]) > 0.8
+    Pipeline(small("quantizer.sizes=[2]", "embedding.dim=2"), tmp_path / "b", dataset=data).run("tokenize")
+    by_text = quantized(tmp_path / "b")[:, 0]
+    assert len(set(by_text[0:30:2])) == len(set(by_text[1:30:2])) == 1
+    vectors = np.load(next(tmp_path.glob("a/warmup/*/item_vectors/raw.npy")))
+    np.testing.assert_allclose(vectors[30], vectors[32], atol=1e-6)
+    assert not np.allclose(vectors[30], vectors[31], atol=1e-3)
+
+
+def test_an_item_without_a_vector_to_quantise_is_refused_with_the_remedy(tmp_path: Path):
+    refused = r"8 of 38 items have no vector from behaviour \(first: 30\).*tokenize.vectors=text"
+    for source in ([*WARM, "collaborative.model.text=false"], ["collaborative.kind=cooccurrence", WARM[1]]):
+        pipeline = Pipeline(small(*source), tmp_path / str(len(source)), dataset=shop())
+        with pytest.raises(EmbeddingError, match=refused):
+            pipeline.run("tokenize")
+    counted = small("collaborative.kind=cooccurrence", "tokenize.vectors=collaborative")
+    Pipeline(counted, tmp_path / "all", dataset=shop(num_cold=0)).run("tokenize")
+    assert len(quantized(tmp_path / "all")) == 30
+
+
+def test_pitfall_warm_up_sees_the_test_items(tmp_path: Path):
+    found = []
+    for name, shift in (("a", 0), ("b", 1)):
+        data = shop(num_cold=0)
+        moved = pl.when(pl.col("position") == 5).then((pl.col("item_id") + shift) % 30).otherwise("item_id")
+        other = Dataset.from_frames("shop", data.interactions.with_columns(item_id=moved), data.items)
+        Pipeline(small(*WARM), tmp_path / name, dataset=other).run("tokenize")
+        found.append(np.load(next((tmp_path / name).glob("warmup/*/item_vectors/raw.npy"))))
+    np.testing.assert_array_equal(*found)
+
+
+def test_an_interrupted_warm_up_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    recipe = small(*WARM, "collaborative.training.epochs=3", "collaborative.training.checkpoint_seconds=0.0001")
+    Pipeline(recipe, whole, dataset=shop()).run("tokenize")
+    validate, calls = Fitting.validation, list[int]()
+
+    def stops(self: Fitting, *arguments: object):
+        found = validate(self, *arguments)
+
+        def counted(model: object):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return found(model)
+
+        return counted
+
+    pipeline = Pipeline(recipe, broken, dataset=shop())
+    monkeypatch.setattr(Fitting, "validation", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run("tokenize")
+    monkeypatch.undo()
+    assert not made(broken, "warmup")
+    assert len(list((broken / "warmup").glob(".working-*"))) == 1
+    Pipeline(recipe, broken, dataset=shop()).run("tokenize")
+    vectors = [np.load(next(root.glob("warmup/*/item_vectors/raw.npy"))) for root in (whole, broken)]
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_warm_up_aligns_codes_of_text_too(tmp_path: Path):
+    aligned = resolve({}, [*RQVAE, "quantizer.alignment_weight=1", WARM[0], *WARM[2:]])
+    Pipeline(aligned, tmp_path / "a", dataset=shop()).run("tokenize")
+    Pipeline(resolve({}, RQVAE), tmp_path / "b", dataset=shop()).run("tokenize")
+    networks = [stage(tmp_path / name, "tokenize") / "quantizer" / "network.safetensors" for name in "ab"]
+    assert networks[0].read_bytes() != networks[1].read_bytes()
+
+
+def test_what_a_recipe_leaves_out_of_a_warm_up_keeps_the_defaults_of_warm_ups():
+    recipe = small(*WARM, "collaborative.model.layers=1")
+    assert isinstance(recipe.collaborative, WarmupConfig)
+    assert recipe.collaborative.model == MODEL.model_copy(update={"width": 16, "feed_forward": 16, "layers": 1})
+    assert recipe.collaborative.training == TRAINING.model_copy(update={"epochs": 1})
+    with pytest.raises(RecipeError, match=r"tokenize\.vectors=collaborative needs .* set collaborative\.kind=warmup"):
+        small("tokenize.vectors=collaborative")
+    with pytest.raises(RecipeError, match="did you mean 'width'"):
+        small(*WARM, "collaborative.model.widht=3")
+
+
+def test_the_report_finds_what_codes_were_made_of(tmp_path: Path):
+    Pipeline(small(*WARM, *HELD_OUT), tmp_path, dataset=shop()).run("tokenize")
+    subject = subject_of_run(tmp_path)
+    raw = np.load(next(tmp_path.glob("warmup/*/item_vectors/raw.npy")))
+    assert subject.vectors is not None
+    assert subject.refit is not None
+    np.testing.assert_array_equal(subject.vectors[:], raw)
+    assert "codes are made of item vectors from behaviour" in subject.notes
+    assert subject.refit(lambda done, total: None, np.arange(5)).shape == (5, 2)
+    shutil.rmtree(tmp_path / "warmup")
+    with pytest.raises(ArtifactError, match="run the stage warmup again"):
+        subject_of_run(tmp_path)
+
+
+# items that are held out
+
+
+def test_pitfall_held_out_items_shape_the_codes(tmp_path: Path):
+    """What happens to the texts and interactions of held-out items changes nothing that is learnt."""
+    held = split_of(shop(), small(*HELD_OUT).holdout).held_out
+    assert held is not None
+    found = []
+    for name, text in (("a", "lamp"), ("b", "sofa red oak")):
+        data = shop()
+        title = pl.when(pl.Series(held.either)).then(pl.lit(text)).otherwise("title")
+        changed = Dataset.from_frames("shop", data.interactions, data.items.with_columns(title=title))
+        Pipeline(small(*HELD_OUT), tmp_path / name, dataset=changed).run("tokenize")
+        found.append(codebooks(tmp_path / name))
+    np.testing.assert_array_equal(*found)
+    Pipeline(small(), tmp_path / "a", dataset=shop("lamp")).run("tokenize")
+    assert not np.array_equal(codebooks(tmp_path / "a"), found[0])
+
+
+def test_a_draw_of_held_out_items_is_part_of_the_key_where_it_matters(tmp_path: Path):
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(38, 8)).astype(np.float32))
+    np.save(tmp_path / "ids.npy", np.arange(38))
+    given = f"embedding={{kind: precomputed, vectors: {tmp_path / 'v.npy'}, ids: {tmp_path / 'ids.npy'}}}"
+    overrides = ["quantizer.sizes=[4,4]", given]
+    for draw in ([], ["holdout.seed=3"], HELD_OUT, [*HELD_OUT, "holdout.seed=1"]):
+        Pipeline(resolve({}, [*overrides, *draw]), tmp_path / "run", dataset=shop()).run("tokenize")
+    assert [len(made(tmp_path / "run", name)) for name in ("data", "embed", "quantize", "tokenize")] == [1, 1, 3, 3]

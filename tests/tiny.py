@@ -10,27 +10,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from felid.models import ModelConfig, build_model
-from felid.models.base import Catalogue, Histories
+from felid.models.base import Catalogue, DenseModel, Histories, Model, TrainingItems
 from felid.models.generative import GenerativeModel
 from felid.models.lynx import LynxConfig
+from felid.models.sasrec import SASRecConfig
 from felid.models.tiger import TigerConfig
 from felid.models.torch_trie import TorchTrie
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
+from felid.trie import Trie
 
 Kind = Literal["lynx", "tiger"]
 KINDS: tuple[Kind, ...] = ("lynx", "tiger")
+"""Models that generate codes."""
+DenseKind = Literal["lynx", "sasrec"]
+DENSE_KINDS: tuple[DenseKind, ...] = ("lynx", "sasrec")
+"""Models that have item vectors."""
+AnyKind = Literal["lynx", "tiger", "sasrec"]
+ALL_KINDS: tuple[AnyKind, ...] = ("lynx", "tiger", "sasrec")
 NORMALIZATIONS = ("trie", "vocabulary")
 
 
-def config_of(kind: Kind, **changes: object) -> ModelConfig:
-    """A model of width 16 with two layers."""
-    if kind == "lynx":
-        small = LynxConfig(width=16, layers=2, decoder_layers=2, heads=2, feed_forward=32, history=8)
-    else:
-        small = TigerConfig(
-            width=16, encoder_layers=2, decoder_layers=2, heads=2, head_width=8, feed_forward=32, history=8, user_buckets=5
-        )
+def config_of(kind: AnyKind, **changes: object) -> ModelConfig:
+    """A model of width 16 with two layers; lynx with both heads."""
+    small: ModelConfig
+    match kind:
+        case "lynx":
+            small = LynxConfig(width=16, layers=2, decoder_layers=2, heads=2, feed_forward=32, history=8)
+        case "sasrec":
+            small = SASRecConfig(width=16, layers=2, heads=2, feed_forward=32, history=8)
+        case "tiger":
+            small = TigerConfig(
+                width=16, encoder_layers=2, decoder_layers=2, heads=2, head_width=8, feed_forward=32, history=8, user_buckets=5
+            )
     return type(small).model_validate({**small.model_dump(), **changes})
 
 
@@ -44,19 +56,48 @@ def all_warm(ids: SemanticIds, vectors: NDArray[np.float32]) -> Catalogue:
     return Catalogue(vectors, np.ones(ids.num_items, bool), ids)
 
 
-def random_model(kind: Kind, ids: SemanticIds, seed: int = 0, spread: float = 1.5, **changes: object) -> GenerativeModel:
+def tiny_catalogue(ids: SemanticIds, cold: tuple[int, ...] = (), seed: int = 0) -> Catalogue:
+    """A catalogue with random unit embeddings and the given cold items."""
+    vectors = np.random.default_rng(seed).standard_normal((ids.num_items, 6)).astype(np.float32)
+    warm = np.ones(ids.num_items, bool)
+    warm[list(cold)] = False
+    return Catalogue(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), warm, ids)
+
+
+def training_items(catalogue: Catalogue, seed: int = 0) -> TrainingItems:
+    """Random counts of the warm items, and their trie."""
+    counts = np.random.default_rng(seed).integers(1, 9, len(catalogue.warm)) * catalogue.warm
+    assert catalogue.ids is not None
+    rows = np.flatnonzero(catalogue.warm)
+    trie = Trie.from_codes(catalogue.ids.codes[rows], catalogue.ids.sizes, rows)
+    return TrainingItems(torch.from_numpy(counts.astype(np.float32)), TorchTrie.of(trie, catalogue.ids.codes))
+
+
+def any_model(kind: AnyKind, catalogue: Catalogue, seed: int = 0, spread: float = 1.5, **changes: object) -> Model:
     """A random model in evaluation mode whose distributions are far from uniform."""
     torch.manual_seed(seed)
-    vectors = np.random.default_rng(seed).standard_normal((ids.num_items, 6)).astype(np.float32)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    model = build_model(config_of(kind, **changes), all_warm(ids, unit))
-    assert isinstance(model, GenerativeModel)
+    model = build_model(config_of(kind, **changes), catalogue)
     with torch.no_grad():
-        model.tokens.weight.normal_(std=spread)
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if name in ("tokens.weight", "items.own"):
+                parameter.normal_(std=spread)
             if parameter.ndim == 1:  # norms and biases, all equal at the start
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model.eval()
+
+
+def random_model(kind: Kind, ids: SemanticIds, seed: int = 0, spread: float = 1.5, **changes: object) -> GenerativeModel:
+    """`any_model` that generates codes, over a catalogue without cold items."""
+    model = any_model(kind, tiny_catalogue(ids, seed=seed), seed, spread, **changes)
+    assert isinstance(model, GenerativeModel)
+    return model
+
+
+def dense_model(kind: DenseKind, catalogue: Catalogue, seed: int = 0, spread: float = 0.5, **changes: object) -> DenseModel:
+    """`any_model` that has item vectors."""
+    model = any_model(kind, catalogue, seed, spread, **changes)
+    assert isinstance(model, DenseModel)
+    return model
 
 
 def torch_trie(ids: SemanticIds) -> TorchTrie:
@@ -84,7 +125,7 @@ def user_tokens(model: GenerativeModel, num_users: int) -> Tensor | None:
     return torch.tensor([model.layout.user_token(user) for user in range(num_users)])
 
 
-def targets_after(model: GenerativeModel, rows: list[list[int]], targets: list[int]) -> tuple[Tensor, Tensor]:
+def targets_after(model: Model, rows: list[list[int]], targets: list[int]) -> tuple[Tensor, Tensor]:
     """Targets as `forward` expects them, and which of them follow the whole histories (`targets`, in order)."""
     if not model.causal:
         return torch.tensor(targets), torch.arange(len(rows))

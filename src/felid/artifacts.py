@@ -89,6 +89,15 @@ def open_artifact(path: Path) -> Artifact:
     return Artifact(path, read_json(path / MANIFEST, ("digest", "files", "bytes")))
 
 
+def find_artifact(root: Path, stage: str, digest: str) -> Artifact:
+    """The artifact of a stage with a content; an `ArtifactError` where the run folder has none."""
+    for manifest in sorted((root / stage).glob(f"*/{MANIFEST}")):
+        artifact = open_artifact(manifest.parent)
+        if artifact.digest == digest:
+            return artifact
+    raise ArtifactError(f"{root / stage} has no artifact of digest {digest[:12]}; run the stage {stage} again")
+
+
 def note_run(root: Path, **changes: object) -> None:
     """Change entries of a run folder's `run.json`."""
     write_json(root / RUN, {**read_run(root), **changes})

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
+from felid.artifacts import write_json
 from felid.data.histories import EvaluationSet, LeaveOneOut
-from felid.errors import DataError
+from felid.errors import DataError, RecipeError
 from felid.evaluation import evaluate
+from felid.fusion import choose_fusion
 from felid.models import ModelConfig, build_model
-from felid.models.base import Catalogue, Model, TrainingItems
+from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
 from felid.ranking import ItemRanker, SearchConfig, trie_of
 from felid.training import Examples, TrainingConfig, TrainingData, train
 
 Validate = Callable[[Model], dict[str, float]]
+SIDE_USERS = 1000
+"""Validation users that the generative head is judged on where the dense one decides: enough for a curve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,7 @@ class Fitting:
         catalogue: what the model is told of the items.
         split: the users' histories.
         console: where progress goes.
+        item_ids: (N,) ids of the catalogue, row = item_index.
     """
 
     model: ModelConfig
@@ -43,20 +49,30 @@ class Fitting:
     catalogue: Catalogue
     split: LeaveOneOut
     console: Console
+    item_ids: NDArray[np.generic]
 
     def fit(self, folder: Path) -> Model:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
 
+        A model with two heads leaves `search.json` (see `felid.fusion.FusionChoice`), one with a dense head `item_vectors/`
+        (see `save_item_vectors`).
+
         Raises:
             DataError: there is nothing to train on.
+            RecipeError: the model cannot rank in `training.validation_mode`.
         """
         torch.manual_seed(self.seed)
         model = build_model(self.model, self.catalogue)
-        data = self.data_for(model)
+        data, validate = self.data_for(model), self.validation(model)
         parameters = sum(p.numel() for p in model.parameters())
         text = f"  {self.model.kind}: {parameters:,} parameters, {data.examples.num_targets:,} training targets"
         self.console.print(text, soft_wrap=True)
-        train(model, data, self.training, folder, self.validation(), seed=self.seed, console=self.console)
+        train(model, data, self.training, folder, validate, seed=self.seed, console=self.console)
+        if "fused" in model.modes:
+            ranker = ItemRanker(model, self.catalogue, SearchConfig(mode="fused"))
+            choose_fusion(ranker, self.sample(self.training.validation_users), self.exclude_seen).save(folder)
+        if isinstance(model, DenseModel) and "dense" in model.modes:
+            save_item_vectors(folder / "item_vectors", model, self.item_ids)
         for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
             state.unlink()
         return model
@@ -74,18 +90,62 @@ class Fitting:
         trie = trie_of(ids, self.catalogue.warm) if ids is not None else None
         return TrainingData(examples, TrainingItems(counts, trie), tokens)
 
-    def validation(self) -> Validate:
-        """What the training loop calls: Recall@10 and NDCG@10 of validation users drawn at random."""
-        part, num_items = self.split.evaluation("validation"), len(self.catalogue.warm)
-        users = np.arange(len(part.targets))
-        if 0 < self.training.validation_users < len(users):  # at random: the head of a file is not like its tail
-            users = np.sort(np.random.default_rng(self.seed).permutation(users)[: self.training.validation_users])
-        sample = EvaluationSet(part.histories.take(users), part.targets[users])
-        search = SearchConfig(num_beams=self.training.validation_beams)
-        k = min(10, num_items)  # in a smaller catalogue a list of 10 is the whole of it
+    def sample(self, num_users: int) -> EvaluationSet:
+        """Validation users drawn at random (the head of a file is not like its tail); 0 = all."""
+        part = self.split.evaluation("validation")
+        if not 0 < num_users < len(part.targets):
+            return part
+        users = np.sort(np.random.default_rng(self.seed).permutation(len(part.targets))[:num_users])
+        return EvaluationSet(part.histories.take(users), part.targets[users])
+
+    def validation(self, model: Model) -> Validate:
+        """What the training loop calls: Recall@10 and NDCG@10 of validation users drawn at random.
+
+        Where the dense head decides, `generative_recall@10` and `generative_ndcg@10` of fewer users stand beside them.
+        """
+        mode = self._mode(model)
+        judged: dict[str, tuple[Mode, EvaluationSet]] = {"": (mode, self.sample(self.training.validation_users))}
+        if mode == "dense" and "generative" in model.modes:
+            judged["generative_"] = "generative", self.sample(SIDE_USERS)
 
         def validate(model: Model) -> dict[str, float]:
-            found = evaluate(ItemRanker(model, self.catalogue, search), sample, (k,), self.exclude_seen, num_items).metrics()
-            return {f"{name}@10": float(found[f"{name}@{k}"]) for name in ("recall", "ndcg")}
+            found = [(name, self._metrics(model, *what)) for name, what in judged.items()]
+            return {name + metric: value for name, metrics in found for metric, value in metrics.items()}
 
         return validate
+
+    def _metrics(self, model: Model, mode: Mode, sample: EvaluationSet) -> dict[str, float]:
+        ranker = ItemRanker(model, self.catalogue, SearchConfig(mode=mode, num_beams=self.training.validation_beams))
+        num_items = len(self.catalogue.warm)
+        k = min(10, num_items)  # in a smaller catalogue a list of 10 is the whole of it
+        found = evaluate(ranker, sample, (k,), self.exclude_seen, num_items).metrics()
+        return {f"{name}@10": float(found[f"{name}@{k}"]) for name in ("recall", "ndcg")}
+
+    def _mode(self, model: Model) -> Mode:
+        wanted = self.training.validation_mode
+        if wanted == "auto":
+            return "dense" if "dense" in model.modes else model.modes[0]
+        if wanted not in model.modes:
+            raise RecipeError(
+                f"training.validation_mode={wanted}, but this {self.model.kind} ranks by {', '.join(model.modes)}; "
+                "choose one of these or auto"
+            )
+        return wanted
+
+
+def save_item_vectors(folder: Path, model: DenseModel, item_ids: NDArray[np.generic]) -> None:
+    """Write a model's item vectors as an embedding artifact, as `collaborative.kind=precomputed` reads it.
+
+    `raw.npy` is (N, D) float32, a row of NaN for an item without a vector; `known.npy` (N,) bool marks the items with
+    training interactions, since the vectors of others come from content alone; beside them `item_ids.json` and
+    `statistics.json`.
+    """
+    with torch.no_grad():
+        vectors = model.eval().item_vectors().float().cpu().numpy()
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "raw.npy", vectors)
+    np.save(folder / "known.npy", model.catalogue.warm)
+    write_json(folder / "item_ids.json", item_ids.tolist())
+    found = int(np.isfinite(vectors).all(1).sum())
+    counts = {"count": len(vectors), "dim": vectors.shape[1], "vectors": found, "known": int(model.catalogue.warm.sum())}
+    write_json(folder / "statistics.json", counts)

@@ -7,7 +7,6 @@ embed again, and a second run of an unchanged recipe does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,25 +17,26 @@ from rich.console import Console
 
 from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
-from felid.config import as_tree
+from felid.config import as_tree, digest
 from felid.data.dataset import Dataset
-from felid.data.histories import LeaveOneOut, Sequences
+from felid.data.histories import LeaveOneOut
+from felid.data.holdout import split_of
 from felid.data.sources import fingerprint, load_dataset
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
-from felid.evaluation import evaluate_run, print_metrics
-from felid.evaluation.protocol import POLICIES, check_request
-from felid.evaluation.report import PARTS
+from felid.evaluation import print_metrics
+from felid.evaluation.protocol import check_request
 from felid.fitting import Fitting
+from felid.judging import judge
 from felid.models.base import Catalogue
 from felid.progress import plain_console, progress_bar, stage_line
 from felid.recipe import Recipe
 from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
-from felid.tokenizing import TokenizeSettings, TokenizeStage
+from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -98,7 +98,8 @@ class Pipeline:
         artifacts.note_run(self.root, given=places["data"] if self.given is not None else None)
         if "train" in places:
             bundle = {stage: places[stage] for stage in STAGES if stage != "evaluate"}
-            artifacts.note_run(self.root, bundle={"stages": bundle, "search": as_tree(self.recipe.search)})
+            settings = {"search": as_tree(self.recipe.search), "holdout": as_tree(self.recipe.holdout)}
+            artifacts.note_run(self.root, bundle={"stages": bundle, **settings})
 
     def _places(self) -> dict[str, str]:
         return {stage: str(artifact.path.relative_to(self.root)) for stage, artifact in self.done.items()}
@@ -114,7 +115,7 @@ class Pipeline:
         inputs = self._inputs(stage)
         if stage == "tokenize":
             self.tokenizer = self._tokenizer(inputs, fresh)
-            inputs["codes"] = self.tokenizer.codes.digest
+            inputs |= {"codes": self.tokenizer.codes.digest, **self.tokenizer.made_by}
         artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
         self.done[stage] = artifact
         known = artifacts.read_run(self.root)
@@ -135,18 +136,29 @@ class Pipeline:
             "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
             "tokenize": tuple(TokenizeSettings.model_fields),
             "train": ("model", "training", "seed"),
-            "evaluate": ("search", "evaluation", "cold"),
+            "evaluate": ("search", "evaluation", "cold", "holdout"),
         }
         settings = {name: tree[name] for name in sections[stage]}
         if stage == "tokenize":
             settings["collision"] = {key: value for key, value in tree["collision"].items() if key != "allow_training"}
+            if self._takes_out:
+                settings["holdout"] = tree["holdout"]
         if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
             settings["cold"] = tree["cold"]
         return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
         """Digests of everything that a stage reads."""
-        return {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
+        inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
+        reads_split = stage in ("tokenize", "train") or (stage == "embed" and isinstance(self.recipe.embedding, LsaConfig))
+        if reads_split and self._takes_out:
+            inputs["holdout"] = digest(as_tree(self.recipe.holdout))
+        return inputs
+
+    @property
+    def _takes_out(self) -> bool:
+        """Whether the training part lacks interactions with items that are held out."""
+        return self.recipe.holdout.rule != "natural"
 
     def _files(self, stage: Stage) -> dict[str, str]:
         """Digests of what a stage reads from outside the run folder."""
@@ -164,7 +176,7 @@ class Pipeline:
 
     @cached_property
     def split(self) -> LeaveOneOut:
-        return LeaveOneOut(self.dataset.sequences())
+        return split_of(self.dataset, self.recipe.holdout)
 
     @cached_property
     def warm(self) -> NDArray[np.bool_]:
@@ -179,8 +191,9 @@ class Pipeline:
         return SemanticIds.load(self.done["tokenize"].path)
 
     def _tokenizer(self, inputs: Mapping[str, str], fresh: bool = False) -> TokenizeStage:
-        vectors = open_embeddings(self.done["embed"].path, normalized=True)
-        return TokenizeStage(self.tokenizing, self.root, inputs, vectors, self.split, self.dataset.item_ids, self.console, fresh)
+        text = open_embeddings(self.done["embed"].path, normalized=True)
+        material = Material(self.tokenizing, text, self.split, self.dataset.item_ids)
+        return TokenizeStage(material, self.root, inputs, self.recipe.evaluation.exclude_seen, self.console, fresh)
 
     # the stages
 
@@ -208,49 +221,22 @@ class Pipeline:
         self._say(f"{ids.num_items:,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
-        if self.recipe.model.normalize == "trie" and not self.warm.all():
-            self._say(
-                f"{(~self.warm).sum():,} items without training interactions are not in the training catalogue: never recommended"
-            )
         recipe, catalogue = self.recipe, Catalogue(self.embeddings, self.warm, self.ids)
-        exclude_seen = recipe.evaluation.exclude_seen
-        Fitting(recipe.model, recipe.training, recipe.seed, exclude_seen, catalogue, self.split, self.console).fit(folder)
+        training = recipe.model, recipe.training, recipe.seed, recipe.evaluation.exclude_seen
+        Fitting(*training, catalogue, self.split, self.console, self.dataset.item_ids).fit(folder)
 
     def _evaluate(self, folder: Path) -> None:
-        transductive = self.recipe.cold.quantizer_fit == "all"
-        recommender = Recommender.load(self.root, search=self.recipe.search)
-        num_searches = len(self.split.evaluated) * len(PARTS) * len(POLICIES)
-        with progress_bar(self.console, "evaluating", total=num_searches, unit="users") as bar:
-            report = evaluate_run(
-                _Counted(recommender, bar.advance),
-                self.split,
-                self.dataset.item_ids,
-                self.recipe.evaluation,
-                system=self.recipe.model.kind + (", transductive" if transductive else ""),
-                order_rule=self.dataset.order_rule,
-            )
-        if recommender.model.normalize == "trie" and not self.warm.all():
-            cold = f"; {(~self.warm).sum():,} of them, without training interactions, {self.recipe.model.kind} never recommends"
-            report.metrics["policy"]["candidates"] += cold
-        cold = f"{(~self.warm).sum():,} items without training interactions"
-        report.metrics["policy"]["tokenizer"] = (
-            f"transductive: fitted on all items, among them {cold}"
-            if transductive
-            else f"fitted on items with training interactions; {cold} are encoded with the frozen quantiser"
+        report = judge(
+            Recommender.load(self.root, search=self.recipe.search),
+            self.split,
+            self.dataset,
+            self.recipe.evaluation,
+            system=self.recipe.model.kind,
+            transductive=self.recipe.cold.quantizer_fit == "all",
+            console=self.console,
         )
         report.save(folder)
 
     def _say(self, *lines: str) -> None:
         for line in lines:
             self.console.print(f"  {line}", soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """A recommender under evaluation that says how many users it has served."""
-
-    recommender: Recommender
-    done: Callable[[int], None]
-
-    def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> NDArray[np.int64]:
-        return self.recommender.search_items(histories, k, exclude_seen, self.done)[0]

@@ -5,53 +5,88 @@ Evaluation, validation during training and `felid.recommender.Recommender` all c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
+from felid.cold import fill_cold
 from felid.config import Config
 from felid.data.histories import Sequences
-from felid.models.base import Catalogue, Histories, Model
+from felid.errors import RequestError
+from felid.models.base import Catalogue, DenseModel, Histories, Mode, Model
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
-from felid.search import beam_search, score_items
+from felid.search.beam import Results
+from felid.search.cold import ColdRelatives
+from felid.search.dense import VectorScores, most_probable
+from felid.search.fused import Candidates, fuse, propose
+from felid.search.generative import CodeScores
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
+MOST_LOGITS = 2**26
+"""Logits of a dense head that are kept at once; users are taken in smaller batches where the catalogue is large."""
 
 
 class SearchConfig(Config):
-    """Settings of the search."""
+    """How items are ranked."""
 
+    mode: Literal["auto", "generative", "dense", "fused"] = "auto"
+    """By the likelihood of codes, by inner product, or by both; auto = the best one that the model is trained for."""
     num_beams: int = Field(default=50, ge=1)
-    """Prefixes kept per level; raised to k where k is larger."""
+    """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
     batch_users: int = Field(default=256, ge=1)
     """Users searched at once."""
+    candidates: int = Field(default=100, ge=1)
+    """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
+    fusion_weight: float | None = Field(default=None, ge=0, le=1)
+    """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was."""
+    cold_bias: float = 0.0
+    """Added to the dense logits of cold items, in nats."""
+    cold_neighbours: int = Field(default=0, ge=0)
+    """Warm items, nearest by content, whose mean stands in for the item vector that a cold item has not; 0 = it has none."""
+    cold_share: float | None = Field(default=None, ge=0, le=1)
+    """Largest share of cold items in a list. They are then not ranked by the model, but stand directly after the first item
+    that has all their codes but the last (the epsilon of TIGER, section 4.3); null = they are ranked as the others are."""
 
 
 class ItemRanker:
-    """A model with the items it ranks.
+    """A model with the items it ranks, under one of the ways that the model is trained for.
+
+    - `generative`: an ID that items share stands for all of them: they are listed one after the other, in order of
+      item_index, with the same score. Cold items take part where the model learnt to score them, otherwise only IDs of warm
+      ones can be recommended.
+    - `dense`: every item that has a vector; ties by item_index.
+    - `fused`: every item that both heads score, (1 - weight) * dense + weight * generative; ties by item_index. Each head
+      proposes its best `candidates`, which makes the list exact only among these.
+
+    Scores are natural log-probabilities over all items that can be recommended, also over those that are left out because
+    they are seen; under `fused` they are the weighted sum of two.
 
     Args:
         model: put into evaluation mode.
-        catalogue: what the model was told of the items. An ID that items share stands for all of them: they are listed one
-            after the other, in order of item_index, with the same score. With `normalize: trie` only IDs of warm items can
-            be recommended: a softmax says nothing about IDs that it was never taken over.
+        catalogue: what the model was told of the items.
         search: settings of the search.
+
+    Raises:
+        RequestError: a mode that the model is not trained for, or `cold_share` without semantic IDs.
     """
 
     def __init__(self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None) -> None:
-        assert isinstance(model, GenerativeModel) and catalogue.ids is not None
-        self.model, self.search = model.eval(), search or SearchConfig()
+        self.model, self.catalogue, self.search = model.eval(), catalogue, search or SearchConfig()
+        self.mode = mode_of(model, self.search.mode)
+        self.weight = 0.5 if self.search.fusion_weight is None else self.search.fusion_weight
         self.device = next(model.parameters()).device
-        trained = catalogue.warm if model.normalize == "trie" else np.ones_like(catalogue.warm)
-        self.trie = trie_of(catalogue.ids, trained).to(self.device)
-        self.groups = catalogue.ids.groups if catalogue.ids.shared else None
+        placed = self.search.cold_share is not None
+        self.relatives = ColdRelatives.of(_ids_of(catalogue), catalogue.warm) if placed else None
+        self.codes = self._code_scores() if self.mode != "dense" else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
@@ -63,42 +98,113 @@ class ItemRanker:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
         items = np.full((len(histories), k), -1, np.int64)
         scores = np.full((len(histories), k), -np.inf, np.float32)
-        order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
-        for rows in np.split(order, range(self.search.batch_users, len(order), self.search.batch_users)):
-            seen = _padded(histories, rows, None, -1) if exclude_seen else None
-            found = self._search(self._batch(histories, rows), seen, max(k, self.search.num_beams))
-            if self.groups is not None:
-                found = self.groups.expand(*found, k, seen)
-            width = min(k, found[0].shape[1])
-            items[rows, :width], scores[rows, :width] = found[0][:, :width], found[1][:, :width]
+        vectors = self._vector_scores()
+        for rows, batch, seen in self._batches(histories, exclude_seen):
+            found = self._search(vectors, batch, seen, k)
+            width = found.items.shape[1]  # smaller than k where the catalogue is
+            items[rows, :width], scores[rows, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
+            if self.relatives is not None and self.search.cold_share is not None:
+                limit = int(self.search.cold_share * k + 1e-9)
+                known = None if seen is None else seen.cpu().numpy()
+                items[rows], scores[rows] = self.relatives.place(items[rows], scores[rows], limit, known)
             done(len(rows))
         return items, scores
 
-    def score_items(self, histories: Sequences, items: Indices) -> Floats:
-        """(M,) scores of M items for the one user of `histories`; -inf for items that cannot be recommended."""
-        rows = torch.from_numpy(items).to(self.device)
-        scores = torch.full((len(rows),), -torch.inf, device=self.device)
-        batch = self._batch(histories, np.zeros(1, np.int64))
-        for part in torch.nonzero(self.trie.paths[rows, -1] >= 0)[:, 0].split(4096):
-            scores[part] = score_items(self.model, batch, rows[part][None], self.trie)[0]
-        return scores.cpu().numpy()
+    def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
+        """Rows of the users of each batch, and what both heads say of their candidates for lists of k items (mode `fused`)."""
+        vectors = self._vector_scores()
+        for rows, batch, seen in self._batches(histories, exclude_seen):
+            yield rows, self._propose(vectors, batch, seen, k)
 
-    def _search(self, histories: Histories, seen: Indices | None, beams: int) -> tuple[Indices, Floats]:
-        """Items and scores (B, beams), one item for each ID; an ID is left out when all its items are `seen` (B, T)."""
-        if seen is not None and self.groups is not None:
-            seen = self.groups.used_up(seen)
-        excluded = None if seen is None else torch.from_numpy(seen).to(self.device)
-        results = beam_search(self.model, histories, self.trie, beams, excluded)
-        return results.items.cpu().numpy(), results.scores.cpu().numpy()
+    def score_items(self, histories: Sequences, items: Indices) -> Floats:
+        """(M,) scores of M items for the one user of `histories`; -inf for items that cannot be recommended.
+
+        Cold items that stand in lists by `cold_share` alone have no score of their own.
+        """
+        wanted = torch.from_numpy(items).to(self.device)
+        batch, vectors = self._batch(histories, np.zeros(1, np.int64)), self._vector_scores()
+        dense = None if vectors is None else vectors.log_probs(batch)[0, wanted]
+        if self.codes is None:
+            assert dense is not None
+            return dense.cpu().numpy()
+        parts = [self.codes.score(batch, part[None])[0] for part in wanted.split(4096)]
+        generative = torch.cat(parts)
+        return (generative if dense is None else fuse(dense, generative, self.weight)).cpu().numpy()
+
+    def _search(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Results:
+        if vectors is None:
+            assert self.codes is not None
+            return self.codes.search(histories, seen, k, self.search.num_beams)
+        if self.codes is None:
+            return most_probable(vectors.log_probs(histories), seen, k)
+        return self._propose(vectors, histories, seen, k).best(self.weight, k)
+
+    def _propose(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
+        assert self.codes is not None and vectors is not None, "only both heads together propose candidates"
+        return propose(self.codes, vectors, histories, seen, max(k, self.search.candidates), self.search.num_beams)
+
+    def _code_scores(self) -> CodeScores:
+        model, ids = self.model, _ids_of(self.catalogue)
+        assert isinstance(model, GenerativeModel)
+        all_items = model.scores_cold_items and self.relatives is None
+        trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm)
+        return CodeScores(model, trie.to(self.device), ids.groups if ids.shared else None)
+
+    @torch.inference_mode()
+    def _vector_scores(self) -> VectorScores | None:
+        """The dense head with the item vectors that the model has now; None under `generative`."""
+        if self.mode == "generative":
+            return None
+        assert isinstance(self.model, DenseModel)
+        vectors, warm = self.model.item_vectors().float(), torch.from_numpy(self.catalogue.warm).to(self.device)
+        if self.search.cold_neighbours:
+            filled = fill_cold(vectors.cpu().numpy(), self.catalogue.embeddings, self.search.cold_neighbours)
+            vectors = torch.from_numpy(filled).to(self.device)
+        bias = torch.where(warm, 0.0, -torch.inf if self.relatives is not None else self.search.cold_bias)
+        if self.codes is not None:
+            bias = bias.masked_fill(self.codes.trie.paths[:, -1] < 0, -torch.inf)
+        return VectorScores.of(self.model, vectors, bias)
+
+    def _batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
+        """Rows, histories and seen items (all of them, padded with -1) of users with histories of similar length."""
+        order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
+        size = self.search.batch_users
+        if self.mode != "generative":
+            size = max(1, min(size, MOST_LOGITS // len(self.catalogue.warm)))
+        for rows in np.split(order, range(size, len(order), size)):
+            seen = torch.from_numpy(_padded(histories, rows, None, -1)).to(self.device) if exclude_seen else None
+            yield rows, self._batch(histories, rows), seen
 
     def _batch(self, histories: Sequences, rows: Indices) -> Histories:
-        limit, layout = self.model.history, self.model.layout
-        lengths = torch.from_numpy(np.minimum(histories.lengths[rows], limit))
-        items = torch.from_numpy(_padded(histories, rows, limit, 0))
-        users = None
-        if layout.num_user_buckets and histories.user_ids[0] is not None:
-            users = torch.tensor([layout.user_token(user) for user in histories.user_ids[rows].tolist()])
+        lengths = torch.from_numpy(np.minimum(histories.lengths[rows], self.model.history))
+        items = torch.from_numpy(_padded(histories, rows, self.model.history, 0))
+        users, known = None, histories.user_ids[0] is not None
+        if known and isinstance(self.model, GenerativeModel) and self.model.layout.num_user_buckets:
+            users = torch.tensor([self.model.layout.user_token(user) for user in histories.user_ids[rows].tolist()])
         return Histories(items, lengths, users).to(self.device)
+
+
+def mode_of(model: Model, wanted: Mode | Literal["auto"]) -> Mode:
+    """How a model ranks when a mode is asked for.
+
+    Raises:
+        RequestError: the model is not trained for it.
+    """
+    if wanted == "auto":
+        return model.modes[0]
+    if wanted not in model.modes:
+        raise RequestError(
+            f"this model ranks under {' and '.join(model.modes)}, not {wanted}; set search.mode to one of these or auto"
+        )
+    return wanted
+
+
+def _ids_of(catalogue: Catalogue) -> SemanticIds:
+    if catalogue.ids is None:
+        raise RequestError(
+            "this search reads semantic IDs and the catalogue has none; tokenize it, or leave out search.cold_share"
+        )
+    return catalogue.ids
 
 
 def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:

@@ -17,16 +17,17 @@ from pydantic import Field, model_validator
 
 from felid.config import Config, Tree, as_tree, load_tree, merge, parse_overrides, validate
 from felid.data.filters import FilterConfig
+from felid.data.holdout import HoldoutConfig
 from felid.data.sources import DatasetConfig
 from felid.data.sources.movielens import MovieLens100KConfig
 from felid.embedding import EmbeddingConfig
-from felid.embedding.collaborative import CollaborativeConfig
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.template import TextConfig
 from felid.errors import FelidWarning, RecipeError
 from felid.evaluation import EvaluationConfig
 from felid.models import ModelConfig
 from felid.models.lynx import LynxConfig
+from felid.models.sasrec import SASRecConfig
 from felid.models.tiger import TigerConfig
 from felid.quantize import QuantizerConfig
 from felid.quantize.catalogue import ColdConfig, TokenizeConfig
@@ -35,8 +36,10 @@ from felid.quantize.rkmeans import RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
 from felid.ranking import SearchConfig
 from felid.training import TrainingConfig
+from felid.warmup import CollaborativeConfig
 
 LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)
+SASREC_TRAINING = TrainingConfig(batch_targets=512, learning_rate=1e-3, epochs=50)
 TIGER_TRAINING = TrainingConfig(batch_targets=64, learning_rate=5e-4, epochs=20, warmup_share=0.02)
 
 
@@ -51,6 +54,8 @@ class Recipe(Config):
     """Where interactions and items come from."""
     filter: FilterConfig = FilterConfig()
     """Which users and items are kept."""
+    holdout: HoldoutConfig = HoldoutConfig()
+    """Which items are kept out of training, to measure how new items are recommended."""
     text: TextConfig = TextConfig()
     """How an item's columns become a text."""
     embedding: EmbeddingConfig = LsaConfig()
@@ -60,28 +65,32 @@ class Recipe(Config):
     collision: CollisionConfig = SuffixConfig()
     """How items with equal codes are told apart."""
     collaborative: CollaborativeConfig | None = None
-    """Where item vectors from behaviour come from, for a quantiser with `alignment_weight`; null = there are none."""
+    """Where item vectors from behaviour come from, for a quantiser with `alignment_weight` or for `tokenize.vectors`; null =
+    there are none."""
     tokenize: TokenizeConfig = TokenizeConfig()
-    """How much the quantiser sees at once."""
+    """What the quantiser makes codes of, and how much it sees at once."""
     cold: ColdConfig = ColdConfig()
     """What may be known of items without training interactions."""
     model: ModelConfig = LynxConfig()
-    """Which model generates the codes of the next item."""
+    """Which model says what a user takes next."""
     training: TrainingConfig = LYNX_TRAINING
     """The training loop; defaults differ by model."""
     search: SearchConfig = SearchConfig()
-    """The beam search."""
+    """How items are ranked with the model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is reported."""
 
     @model_validator(mode="after")
     def _collaborative_vectors_are_used(self) -> Self:
-        wanted = isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
-        if wanted and self.collaborative is None:
+        aligned = isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
+        quantized = self.tokenize.vectors == "collaborative"
+        if quantized and self.collaborative is None:
+            raise ValueError("tokenize.vectors=collaborative needs item vectors from behaviour; set collaborative.kind=warmup")
+        if aligned and self.collaborative is None:
             raise ValueError("quantizer.alignment_weight needs item vectors from behaviour; set collaborative.kind=cooccurrence")
-        if self.collaborative is not None and not wanted:
+        if self.collaborative is not None and not aligned and not quantized:
             text = "the recipe's collaborative vectors have no effect; set quantizer.kind=rqvae and quantizer.alignment_weight"
-            warnings.warn(text, FelidWarning, stacklevel=2)
+            warnings.warn(f"{text}, or tokenize.vectors=collaborative", FelidWarning, stacklevel=2)
         return self
 
 
@@ -90,6 +99,8 @@ def default_training(model: ModelConfig) -> TrainingConfig:
     match model:
         case LynxConfig():
             return LYNX_TRAINING
+        case SASRecConfig():
+            return SASREC_TRAINING
         case TigerConfig():
             return TIGER_TRAINING
         case _:

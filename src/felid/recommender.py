@@ -14,11 +14,13 @@ import torch
 from felid.artifacts import open_artifact, read_json, read_run
 from felid.config import validate
 from felid.data.dataset import Dataset
-from felid.data.histories import LeaveOneOut, Sequences
+from felid.data.histories import Sequences
+from felid.data.holdout import HoldoutConfig, split_of
 from felid.embedding.store import load_embeddings
 from felid.errors import ArtifactError, FelidWarning, RequestError
+from felid.fusion import FusionChoice
 from felid.models import load_model
-from felid.models.base import Catalogue, Model
+from felid.models.base import Catalogue, Mode, Model
 from felid.ranking import Floats, Indices, ItemRanker, SearchConfig
 from felid.semantic_ids import SemanticId, SemanticIds
 
@@ -33,7 +35,7 @@ class Recommendation:
 
     Attributes:
         item_id: as the data gives it.
-        score: natural log-probability of the item's semantic ID; items that share an ID share its score.
+        score: natural log-probability of the item, or under `fused` the weighted sum of the two heads' (`ItemRanker` says more).
         semantic_id: its codes.
         title: the catalogue's `title`, or "" where there is none.
     """
@@ -75,7 +77,8 @@ class Recommender:
         Args:
             run: the run folder.
             device: of torch; None = a GPU where there is one.
-            search: settings of the search; None = those of the run.
+            search: settings of the search; None = those of the run. The fusion weight, where it is null, is the one that was
+                chosen on validation.
         """
         root = Path(run)
         if "bundle" not in read_run(root):
@@ -85,12 +88,23 @@ class Recommender:
         dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
         best = read_json(folders["train"] / "progress.json", ("best_checkpoint",))["best_checkpoint"]
-        split = LeaveOneOut(dataset.sequences())
+        split = split_of(dataset, validate(HoldoutConfig, bundle.get("holdout", {})))
         catalogue = Catalogue(embeddings, split.warm_items(ids.num_items), ids)
         model = load_model(folders["train"] / best, catalogue)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        settings = search or validate(SearchConfig, bundle["search"])
+        settings, choice = search or validate(SearchConfig, bundle["search"]), FusionChoice.load(folders["train"])
+        if settings.fusion_weight is None and choice is not None:
+            settings = settings.model_copy(update={"fusion_weight": choice.weight})
         return cls(model, catalogue, split.sequences, titles_of(dataset), settings)
+
+    def in_mode(self, mode: Mode) -> Recommender:
+        """The same model and catalogue, ranking by `generative`, `dense` or `fused` scores.
+
+        Raises:
+            RequestError: the model is not trained for it.
+        """
+        search = self.ranker.search.model_copy(update={"mode": mode})
+        return Recommender(self.model, self.ranker.catalogue, self.known, self.titles, search)
 
     @overload
     def recommend(
@@ -131,7 +145,9 @@ class Recommender:
         return lists if many else lists[0]
 
     def score(self, history: Sequence[ItemId], items: Sequence[ItemId], user: ItemId | None = None) -> Floats:
-        """(len(items),) natural log-probability of each item as the next one; -inf for items that cannot be recommended.
+        """(len(items),) float32 score of each item as the next one, as `recommend` gives it; -inf for items that it never gives.
+
+        Cold items that stand in lists by `search.cold_share` alone have no score of their own: -inf too.
 
         Raises:
             RequestError: an item is not in the catalogue, or no item of the history is.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,11 @@ from rich.console import Console
 from felid.artifacts import Artifact, build
 from felid.config import Config
 from felid.data.histories import LeaveOneOut
-from felid.embedding.collaborative import CollaborativeConfig, collaborative_vectors
-from felid.errors import SemanticIdError
+from felid.embedding.collaborative import CooccurrenceConfig, collaborative_vectors
+from felid.embedding.precomputed import PrecomputedConfig
+from felid.errors import EmbeddingError, SemanticIdError
+from felid.fitting import Fitting
+from felid.models.base import Catalogue
 from felid.progress import stage_line
 from felid.quantize import (
     CollisionConfig,
@@ -29,6 +32,7 @@ from felid.quantize.catalogue import ColdConfig, TokenizeConfig, fit_rows, ident
 from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
 from felid.rows import Rows, Vectors
 from felid.semantic_ids import SemanticIds
+from felid.warmup import CollaborativeConfig, WarmupConfig, warm_vectors
 
 
 class TokenizeSettings(Config):
@@ -48,8 +52,13 @@ class TokenizeSettings(Config):
         """What the first codebooks depend on; None for quantisers without a start of their own."""
         if not isinstance(self.quantizer, RQVAEConfig) or self.quantizer.start != "kmeans":
             return None
-        sections = self.model_dump(mode="json", include={"tokenize", "cold"})
+        sections = self.model_dump(mode="json", include={"tokenize", "cold", "collaborative"})
         return sections | {"quantizer": self.quantizer.model_dump(mode="json", include=set(START_FIELDS))}
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the quantiser learns from behaviour beside the vectors that it quantises."""
+        return isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
 
     def check_trainable(self) -> None:
         """Refuse training on shared IDs unless it is asked for.
@@ -72,62 +81,138 @@ class TokenizeSettings(Config):
         """(N',) item_index of the items that the quantiser learns from."""
         return fit_rows(self.learnable(warm), self.tokenize)
 
-    def context(self, split: LeaveOneOut, item_ids: NDArray[np.generic], rows: NDArray[np.int64]) -> FitContext:
-        """What the quantiser learns from besides the vectors of `rows`: behaviour in the training part, if that is asked for."""
-        if self.collaborative is None:
-            return FitContext(items=rows)
-        train = split.train()
-        vectors = collaborative_vectors(self.collaborative, item_ids, train.items, train.offsets)
-        return FitContext(items=rows, collaborative=vectors[rows])
-
 
 @dataclass(frozen=True, eq=False)
-class TokenizeStage:
-    """The stage at work: codebooks to start from, then codes, then semantic IDs, each an artifact of its own.
-
-    So the start can be looked at before anything is trained, and another way to resolve collisions fits nothing again.
+class Material:
+    """What codes are made of.
 
     Attributes:
         settings: the recipe's sections.
-        root: the run folder, which the caller has locked.
-        inputs: digests of the data, the vectors and of files outside the run folder.
-        vectors: (N, D) item vectors, row = item_index.
+        text: (N, D) item vectors from text at unit length, row = item_index.
         split: the users' histories.
         item_ids: (N,) ids, ascending.
-        console: where progress goes.
-        fresh: make everything again.
+        warmup: folder that a warm-up training left; None where there was none.
     """
 
     settings: TokenizeSettings
-    root: Path
-    inputs: Mapping[str, str]
-    vectors: Rows
+    text: Rows
     split: LeaveOneOut
     item_ids: NDArray[np.generic]
-    console: Console
-    fresh: bool = False
+    warmup: Path | None = None
 
     @cached_property
     def warm(self) -> NDArray[np.bool_]:
         return self.split.warm_items(len(self.item_ids))
 
     @cached_property
+    def behaviour(self) -> Vectors:
+        """(N, Dc) item vectors from behaviour in the training part, a row of NaN for an item that has none.
+
+        Raises:
+            EmbeddingError: see `collaborative_vectors`.
+        """
+        train = self.split.train()
+        match self.settings.collaborative:
+            case PrecomputedConfig() | CooccurrenceConfig() as config:
+                return collaborative_vectors(config, self.item_ids, train.items, train.offsets)
+            case WarmupConfig():
+                assert self.warmup is not None
+                return collaborative_vectors(warm_vectors(self.warmup), self.item_ids, train.items, train.offsets)
+            case None:
+                return np.full((len(self.item_ids), 1), np.nan, np.float32)
+            case _ as never:
+                assert_never(never)
+
+    @cached_property
+    def vectors(self) -> Rows:
+        """(N, D) what is quantised.
+
+        Raises:
+            EmbeddingError: it is to be behaviour, and some item has no vector from it.
+        """
+        if self.settings.tokenize.vectors == "text":
+            return self.text
+        without = np.flatnonzero(np.isnan(self.behaviour).any(1))
+        if len(without):
+            raise EmbeddingError(
+                f"{len(without)} of {len(self.item_ids)} items have no vector from behaviour (first: "
+                f"{self.item_ids[without].tolist()[0]!r}), tokenize.vectors=collaborative expects one of each; set "
+                "collaborative.kind=warmup, whose model reads text, or tokenize.vectors=text"
+            )
+        return self.behaviour
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """(N',) item_index of the items that the quantiser learns from."""
+        return self.settings.fit_rows(self.warm)
+
+    def context(self) -> FitContext:
+        """What the quantiser learns from besides the vectors of `rows`: behaviour, if that is asked for."""
+        return FitContext(items=self.rows, collaborative=self.behaviour[self.rows] if self.settings.aligns else None)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizeStage:
+    """The stage at work: item vectors from a warm-up, codebooks to start from, codes, semantic IDs, each an artifact of its own.
+
+    So the start can be looked at before anything is trained, and another way to resolve collisions fits nothing again.
+
+    Attributes:
+        given: what codes are made of, but for the warm-up, which is made here.
+        root: the run folder, which the caller has locked.
+        inputs: digests of the data, the vectors, what is held out, and of files outside the run folder.
+        exclude_seen: whether the validation of a warm-up removes the items of the history.
+        console: where progress goes.
+        fresh: make everything again.
+    """
+
+    given: Material
+    root: Path
+    inputs: Mapping[str, str]
+    exclude_seen: bool
+    console: Console
+    fresh: bool = False
+
+    @property
+    def settings(self) -> TokenizeSettings:
+        return self.given.settings
+
+    @cached_property
+    def warmup(self) -> Artifact | None:
+        """The warm-up training with its item vectors; None for recipes without."""
+        config = self.settings.collaborative
+        if not isinstance(config, WarmupConfig):
+            return None
+        settings = {"warmup": config.model_dump(mode="json"), "exclude_seen": self.exclude_seen}
+        return self._build("warmup", settings, self.inputs, lambda folder: self._warm_up(config, folder))
+
+    @cached_property
+    def material(self) -> Material:
+        return replace(self.given, warmup=self.warmup.path if self.warmup else None)
+
+    @cached_property
     def start(self) -> Artifact | None:
         """The codebooks to start from, `codebook_<level>.npy`; None for quantisers without such a start."""
         settings = self.settings.start_settings
-        return None if settings is None else self._build("start", settings, self.inputs, self._start)
+        return None if settings is None else self._build("start", settings, {**self.inputs, **self.made_by}, self._start)
 
     @cached_property
     def codes(self) -> Artifact:
         """The fitted quantiser and the codes of all items."""
         sections = self.settings.model_dump(mode="json", exclude={"collision"})
-        inputs = {**self.inputs, "start": self.start.digest} if self.start else self.inputs
+        inputs = {**self.inputs, **self.made_by, **({"start": self.start.digest} if self.start else {})}
         return self._build("quantize", sections, inputs, self._quantize)
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """The digest of the warm-up, if there is one."""
+        return {"warmup": self.warmup.digest} if self.warmup else {}
 
     def identify(self, folder: Path) -> SemanticIds:
         """Fill the folder of the tokenise stage: semantic IDs, with the quantiser and codes that they came from."""
-        learnt = self.settings.learnable(self.warm)
-        return identify_catalogue(self.codes.path, self.settings.collision, self.vectors, self.item_ids, learnt, folder)
+        material = self.material
+        learnt = self.settings.learnable(material.warm)
+        return identify_catalogue(self.codes.path, self.settings.collision, material.vectors, material.item_ids, learnt, folder)
 
     def load_start(self) -> tuple[Vectors, ...] | None:
         return load_codebooks(self.start.path, self.settings.quantizer.sizes) if self.start else None
@@ -138,14 +223,21 @@ class TokenizeStage:
         self.console.print(stage_line(part, seconds, artifact.path), soft_wrap=True)
         return artifact
 
+    def _warm_up(self, config: WarmupConfig, folder: Path) -> None:
+        given = self.given
+        catalogue = Catalogue(given.text[:], given.warm)
+        training = config.model, config.training, config.seed, self.exclude_seen
+        Fitting(*training, catalogue, given.split, self.console, given.item_ids).fit(folder)
+
     def _start(self, folder: Path) -> None:
         assert isinstance(self.settings.quantizer, RQVAEConfig)
-        rows = self.settings.fit_rows(self.warm)
-        save_codebooks(folder, RQVAE(self.settings.quantizer).start_codebooks(self.vectors[rows]))
+        material = self.material
+        save_codebooks(folder, RQVAE(self.settings.quantizer).start_codebooks(material.vectors[material.rows]))
 
     def _quantize(self, folder: Path) -> None:
-        rows = self.settings.fit_rows(self.warm)
-        if len(rows) < self.settings.learnable(self.warm).sum():
-            self.console.print(f"  learning from {len(rows):,} items drawn at random (tokenize.max_fit_items)", soft_wrap=True)
-        context = replace(self.settings.context(self.split, self.item_ids, rows), start=self.load_start())
-        quantize_catalogue(build_quantizer(self.settings.quantizer), self.vectors, folder, context, self.console)
+        material = self.material
+        if len(material.rows) < self.settings.learnable(material.warm).sum():
+            text = f"  learning from {len(material.rows):,} items drawn at random (tokenize.max_fit_items)"
+            self.console.print(text, soft_wrap=True)
+        context = replace(material.context(), start=self.load_start())
+        quantize_catalogue(build_quantizer(self.settings.quantizer), material.vectors, folder, context, self.console)

@@ -68,7 +68,7 @@ def test_a_seen_target_is_a_miss_where_seen_items_are_removed_and_is_counted() -
     removed = evaluate(Fixed(LISTS), EVAL_SET, (2,), exclude_seen=True, num_items=6)
     assert kept.ranks.tolist() == [2, 1, 0]
     assert removed.ranks.tolist() == [2, 0, 0]
-    assert kept.users_with_seen_target == removed.users_with_seen_target == 1
+    assert kept.target_seen.sum() == removed.target_seen.sum() == 1
 
 
 def test_a_system_that_keeps_seen_items_when_told_to_remove_them_is_found_out() -> None:
@@ -132,7 +132,7 @@ def test_the_toy_world_has_a_known_answer() -> None:
         for exclude_seen in (True, False):
             found = evaluate(oracle, world.split.evaluation(part), (1,), exclude_seen, world.num_items)
             assert found.metrics()["recall@1"] == 1
-            assert found.users_with_seen_target == 0
+            assert not found.target_seen.any()
     check_ranker(oracle, world.split.evaluation("test"), world.num_items, k=world.num_items)
 
 

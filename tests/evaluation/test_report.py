@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from felid.data.histories import LeaveOneOut, Sequences
+from felid.data.histories import HeldOut, LeaveOneOut, Sequences
 from felid.errors import RequestError
 from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, paired_difference, print_metrics
 from felid.metrics import ndcg_at_k, recall_per_user
@@ -22,9 +22,7 @@ CONFIG = EvaluationConfig(ks=(5, 10), bootstrap=200)
 @pytest.fixture(scope="module")
 def report() -> Report:
     world = toy_world()
-    return evaluate_run(
-        Markov.fit(world.split.train(), 24), world.split, ITEM_IDS, CONFIG, system="lynx", order_rule="by position"
-    )
+    return evaluate_run({"lynx": Markov.fit(world.split.train(), 24)}, world.split, ITEM_IDS, CONFIG, order_rule="by position")
 
 
 def test_metrics_have_the_agreed_shape(report: Report) -> None:
@@ -43,11 +41,10 @@ def test_metrics_have_the_agreed_shape(report: Report) -> None:
 def test_the_headline_policy_can_be_turned_round(report: Report) -> None:
     world = toy_world()
     turned = evaluate_run(
-        Markov.fit(world.split.train(), 24),
+        {"lynx": Markov.fit(world.split.train(), 24)},
         world.split,
         ITEM_IDS,
         EvaluationConfig(ks=(5, 10), bootstrap=200, exclude_seen=False),
-        system="lynx",
     ).metrics
     assert turned["test"] == report.metrics["test_seen_kept"]
     assert turned["test_seen_removed"] == report.metrics["test"]
@@ -71,7 +68,7 @@ def test_saved_ranks_give_the_saved_metrics(report: Report, tmp_path: Path) -> N
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     ranks = pl.read_parquet(tmp_path / "ranks.parquet")
     assert metrics == report.metrics
-    assert ranks.columns == ["system", "part", "policy", "user_id", "target", "rank"]
+    assert ranks.columns == ["system", "part", "policy", "user_id", "target", "group", "rank"]
     assert len(ranks) == 3 * 2 * 2 * 96
     for part, policy, key in (("test", "seen_removed", "test"), ("validation", "seen_kept", "validation_seen_kept")):
         rows = ranks.filter(system="lynx", part=part, policy=policy)
@@ -85,11 +82,89 @@ def test_repeats_and_short_users_are_counted() -> None:
     rows = [np.array([0, 1, 2, 0]), np.array([3, 4, 5]), np.array([1, 2])]
     split = LeaveOneOut(Sequences.from_lists(np.arange(3), rows))
     popularity = Popularity.fit(split.train(), 6)
-    metrics = evaluate_run(popularity, split, np.arange(6), EvaluationConfig(ks=(6,), bootstrap=10)).metrics
+    metrics = evaluate_run({"lynx": popularity}, split, np.arange(6), EvaluationConfig(ks=(6,), bootstrap=10)).metrics
     assert metrics["num_users"] == 2
     assert metrics["test"]["users_with_seen_target"] == 1
     assert metrics["test"]["recall@6"] == 0.5
     assert metrics["test_seen_kept"]["recall@6"] == 1
+
+
+def test_other_systems_of_the_run_stand_beside_the_first(report: Report) -> None:
+    world = toy_world()
+    train = world.split.train()
+    found = evaluate_run({"lynx": Markov.fit(train, 24), "lynx, dense": Popularity.fit(train, 24)}, world.split, ITEM_IDS, CONFIG)
+    metrics = found.metrics
+    assert metrics["system"] == "lynx"
+    assert metrics["test"] == report.metrics["test"]
+    assert metrics["variants"] == {"lynx, dense": metrics["baselines"]["popularity"]}
+    assert metrics["variants_validation_seen_kept"]["lynx, dense"] == metrics["baselines_validation_seen_kept"]["popularity"]
+    assert metrics["differences"]["lynx, dense"] == metrics["differences"]["popularity"]
+    assert "test recall@10: lynx is above lynx, dense by" in printed(metrics)
+    assert report.metrics["variants"] == {}
+
+
+class Favourites:
+    """Recommends the items that it was given, in that order."""
+
+    def __init__(self, items: list[int]) -> None:
+        self.items = items
+
+    def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> np.ndarray:
+        lists = [[i for i in self.items if not exclude_seen or i not in histories[row]] for row in range(len(histories))]
+        return np.array([(row + [-1] * k)[:k] for row in lists], np.int64)
+
+
+@pytest.fixture(scope="module")
+def cold_report() -> Report:
+    """Test targets of five users: 9 twice (cold), 8 (cold for validation), 1, 2 (not held out, but not in training either)."""
+    rows = [[0, 1, 3, 9], [1, 0, 8, 9], [0, 1, 3, 8], [3, 0, 4, 1], [0, 3, 1, 2], [1, 3]]
+    sequences = Sequences.from_lists(np.arange(6), [np.array(row) for row in rows])
+    marks = np.zeros((2, 10), bool)
+    marks[0, 8] = marks[1, 9] = True
+    split = LeaveOneOut(sequences, HeldOut(marks[0], marks[1], "by hand"))
+    systems = {"lynx": Favourites([9, 8, 1]), "lynx, dense": Favourites([1, 9])}
+    return evaluate_run(systems, split, np.arange(10), EvaluationConfig(ks=(1, 3), bootstrap=50))
+
+
+def test_warm_and_cold_targets_are_reported_by_themselves(cold_report: Report) -> None:
+    metrics = cold_report.metrics
+    counts = {name: metrics[name]["num_users"] for name in ("test", "test_warm", "test_cold", "validation_cold")}
+    assert counts == {"test": 5, "test_warm": 1, "test_cold": 2, "validation_cold": 1}
+    assert metrics["test"]["recall@1"] == pytest.approx(2 / 5)
+    assert metrics["test"]["recall@3"] == pytest.approx(4 / 5)
+    assert (metrics["test_cold"]["recall@1"], metrics["test_warm"]["recall@1"]) == (1, 0)
+    assert metrics["test_warm"]["mrr@3"] == pytest.approx(1 / 3)
+    assert metrics["test_cold_seen_kept"]["recall@1"] == 1
+    assert metrics["validation_cold"]["recall@1"] == 0
+    assert metrics["variants_cold"]["lynx, dense"]["ndcg@3"] == 1
+    assert metrics["variants_cold_seen_kept"]["lynx, dense"]["ndcg@3"] == pytest.approx(1 / np.log2(3))
+    assert metrics["baselines_cold"]["popularity"]["recall@3"] == 0
+    assert "coverage@1" not in metrics["test_cold"]
+    assert metrics["intervals_cold"]["recall@1"] == {"low": 1, "high": 1}
+    assert metrics["differences_cold"]["markov"]["recall@1"] == {
+        "difference": 1,
+        "low": 1,
+        "high": 1,
+        "level": 0.95,
+        "num_users": 2,
+    }
+
+
+def test_ranks_say_which_group_each_target_is_of(cold_report: Report) -> None:
+    rows = cold_report.ranks.filter(system="lynx", policy="seen_removed")
+    assert rows.filter(part="test")["group"].to_list() == ["cold", "cold", "other", "warm", "other"]
+    assert rows.filter(part="validation")["group"].to_list() == ["warm", "cold", "warm", "other", "warm"]
+
+
+def test_the_console_shows_warm_and_cold_where_some_are_cold(cold_report: Report, report: Report) -> None:
+    text = printed(cold_report.metrics)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["lynx", "removed", "cold", "1.0000", "1.0000", "1.0000", "1.0000"] in rows
+    assert ["lynx,", "dense", "removed", "warm", "1.0000", "1.0000", "1.0000", "1.0000"] in rows
+    assert "1 items for test and 1 others for validation (by hand); 2 test users" in text
+    assert "test, cold targets, recall@3: lynx is above markov by 1.0000" in text
+    assert "targets" not in printed(report.metrics).split("candidates")[0]
+    assert not any("cold" in key or "warm" in key for key in report.metrics)
 
 
 def test_a_k_above_the_catalogue_is_refused_before_the_system_is_asked() -> None:
@@ -98,7 +173,7 @@ def test_a_k_above_the_catalogue_is_refused_before_the_system_is_asked() -> None
             raise AssertionError("asked")
 
     with pytest.raises(RequestError, match="k is 25 but the catalogue has 24 items"):
-        evaluate_run(Unasked(), toy_world().split, ITEM_IDS, EvaluationConfig(ks=(25,)))
+        evaluate_run({"lynx": Unasked()}, toy_world().split, ITEM_IDS, EvaluationConfig(ks=(25,)))
 
 
 def printed(metrics: dict, width: int = 120) -> str:

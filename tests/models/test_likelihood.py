@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from felid.errors import SemanticIdError
+from felid.models.base import Histories
 from felid.models.generative import GenerativeModel, trie_cross_entropy
 from felid.models.torch_trie import TorchTrie
 from felid.search import score_items
@@ -40,6 +41,12 @@ def whole_catalogue(model: GenerativeModel, ids: SemanticIds, rows: list[list[in
     return score_items(model, histories, torch.arange(ids.num_items).expand(len(rows), -1), torch_trie(ids))
 
 
+def likelihood(
+    model: GenerativeModel, histories: Histories, targets: Tensor, trie: TorchTrie, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    return model.likelihood(model.target_states(histories, targets), targets, trie, smoothing)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [(20,), (5, 6), (4, 3, 5), (3, 2, 4, 2), (2, 3, 2, 3, 2)])
 def test_trie_normalised_probabilities_of_all_items_sum_to_one(kind: Kind, sizes: tuple[int, ...]) -> None:
@@ -66,7 +73,8 @@ def test_teacher_forcing_gives_the_scores_of_search(kind: Kind, normalize: str, 
     scores = whole_catalogue(model, ids, rows)
     for target in range(ids.num_items):
         targets, last = targets_after(model, rows, [target] * len(rows))
-        log_probs, loss = model(histories_of(rows, user_tokens(model, len(rows))), targets, torch_trie(ids))
+        histories = histories_of(rows, user_tokens(model, len(rows)))
+        log_probs, loss = likelihood(model, histories, targets, torch_trie(ids))
         torch.testing.assert_close(log_probs[last], scores[:, target], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(loss, -log_probs.sum())
 
@@ -75,7 +83,7 @@ def test_teacher_forcing_gives_the_scores_of_search(kind: Kind, normalize: str, 
 def test_every_position_of_a_causal_model_is_a_prefix_of_its_own() -> None:
     ids = catalogue()
     model, trie, row = random_model("lynx", ids), torch_trie(ids), [3, 1, 4, 1, 5, 9]
-    log_probs = model(histories_of([row[:-1], row[:2]]), torch.tensor([*row[1:], 1, 2]), trie)[0]
+    log_probs = likelihood(model, histories_of([row[:-1], row[:2]]), torch.tensor([*row[1:], 1, 2]), trie)[0]
     for length in range(1, len(row)):
         alone = score_items(model, histories_of([row[:length]]), torch.tensor([[row[length]]]), trie)
         torch.testing.assert_close(log_probs[length - 1], alone[0, 0], atol=1e-5, rtol=1e-5)
@@ -98,9 +106,9 @@ def test_smoothing_spreads_over_valid_children_only(kind: Kind) -> None:
             log_z = math.log(sum(math.exp(logits[c]) for c in valid))
             share = {c: smoothing / len(valid) + (1 - smoothing) * (c == code[level]) for c in valid}
             wanted -= sum(share[c] * (float(logits[c]) - log_z) for c in valid)
-    log_probs, loss = model(histories, targets, torch_trie(ids), smoothing)
+    log_probs, loss = likelihood(model, histories, targets, torch_trie(ids), smoothing)
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
-    torch.testing.assert_close(log_probs, model(histories, targets, torch_trie(ids))[0])
+    torch.testing.assert_close(log_probs, likelihood(model, histories, targets, torch_trie(ids))[0])
 
 
 @torch.no_grad()
@@ -109,7 +117,7 @@ def test_smoothing_of_the_vocabulary_softmax_is_that_of_torch() -> None:
     model, rows, targets = random_model("tiger", ids), random_histories(ids), torch.tensor([1, 2, 3, 4])
     logits = model.vocabulary_logits(model.target_states(histories_of(rows), targets)).log_softmax(-1)
     gold = logits.gather(2, model.item_tokens(targets)[..., None]).sum()
-    log_probs, loss = model(histories_of(rows), targets, torch_trie(ids), 0.2)
+    log_probs, loss = likelihood(model, histories_of(rows), targets, torch_trie(ids), 0.2)
     torch.testing.assert_close(loss, -0.8 * gold - 0.2 * logits.mean(-1).sum())
     torch.testing.assert_close(log_probs.sum(), gold)
 
@@ -134,7 +142,7 @@ def test_masked_logits_give_no_nan_in_bf16(kind: Kind, normalize: str, smoothing
     model, rows = random_model(kind, ids, normalize=normalize, spread=6.0).train(), random_histories(ids)
     targets, _ = targets_after(model, rows, [0, 2, 4, 1])
     with torch.autocast("cpu", torch.bfloat16):
-        log_probs, loss = model(histories_of(rows, user_tokens(model, len(rows))), targets, torch_trie(ids), smoothing)
+        log_probs, loss = likelihood(model, histories_of(rows, user_tokens(model, len(rows))), targets, torch_trie(ids), smoothing)
     loss.backward()
     assert log_probs.dtype == loss.dtype == torch.float32
     assert torch.isfinite(log_probs).all()

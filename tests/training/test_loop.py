@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import io
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
+from rich.console import Console
 from safetensors.torch import load_file
 
 from felid.data.histories import EvaluationSet
-from felid.errors import ArtifactError, RecipeError
-from felid.models import load_model, load_weights, save_model
-from felid.models.generative import GenerativeModel
+from felid.errors import RecipeError
+from felid.models.lynx import Lynx
 from felid.search import score_items
-from felid.training import TrainingConfig
+from felid.training import TrainingConfig, train
 from felid.training.checkpoints import load_progress
-from tests.tiny import KINDS, Kind, catalogue, config_of, histories_of, random_model
+from tests.tiny import KINDS, Kind, config_of, histories_of
 from tests.training.world import SHORT, Setting
 
 LEARN = TrainingConfig(epochs=12, batch_targets=32, learning_rate=5e-3, warmup_share=0.1, patience=0, precision="fp32")
@@ -26,7 +26,7 @@ LEARN = TrainingConfig(epochs=12, batch_targets=32, learning_rate=5e-3, warmup_s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_learns_the_toy_world(kind: Kind, tmp_path: Path) -> None:
-    changes = {"history": 4, "user_buckets": 0} if kind == "tiger" else {}
+    changes = {"history": 4, "user_buckets": 0} if kind == "tiger" else {"dense_weight": 0}
     config = config_of(kind, width=32, feed_forward=64, dropout=0.0, **changes)
     setting = Setting.of(kind, config, num_users=288 if kind == "tiger" else 120)
     progress = setting.train(tmp_path, LEARN)
@@ -41,7 +41,8 @@ def assert_decoder_reads_its_encoder(setting: Setting, test: EvaluationSet) -> N
     users = range(0, len(test.targets), len(test.targets) // 24)
     histories = histories_of([test.histories[row][-4:].tolist() for row in users][:24])
     everything = torch.arange(setting.world.num_items).expand(24, -1)
-    scores = score_items(setting.model, histories, everything, setting.data.trie)
+    model, trie = setting.generative
+    scores = score_items(model, histories, everything, trie)
     assert (scores[1:] - scores[0]).abs().amax(1).median() > 1
     assert len(scores.argmax(1).unique()) > 12
 
@@ -50,7 +51,7 @@ def scripted(values: list[float], seen: list[torch.Tensor]) -> object:
     """A validation with given NDCG@10, noting the weights it saw."""
     turn = count()
 
-    def validate(model: GenerativeModel) -> dict[str, float]:
+    def validate(model: Lynx) -> dict[str, float]:
         assert not model.training
         seen.append(model.tokens.weight.detach().clone())
         return {"ndcg@10": values[next(turn)]}
@@ -99,7 +100,10 @@ def test_validations_per_epoch_and_what_the_curve_says(tmp_path: Path, every: in
     assert [entry["epoch"] for entry in progress.curve][-1] == 2
     assert progress.step == 2 * steps
     assert progress.targets == progress.curve[-1]["targets"] == 2 * setting.data.examples.num_targets
-    assert {"step", "epoch", "targets", "seconds", "loss", "recall@1", "ndcg@10"} == set(progress.curve[0])
+    wanted = {"step", "epoch", "targets", "seconds", "loss", "loss_generative", "loss_dense", "recall@1", "ndcg@10"}
+    assert wanted == set(progress.curve[0])
+    for entry in progress.curve:
+        assert entry["loss"] == pytest.approx(entry["loss_generative"] + entry["loss_dense"])
 
 
 def test_the_optimizer_follows_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +130,9 @@ def test_bf16_and_fp32_trainings_follow_each_other_in_one_process(tmp_path: Path
     assert all(parameter.dtype == torch.float32 for parameter in setting.model.parameters())
     gap = (setting.model.tokens.weight - plain.model.tokens.weight).abs().max()
     assert 0 < gap < 0.05
-    histories, target = histories_of([[1], [2]]), torch.tensor([3, 4])
-    log_probs = setting.model(histories, target, setting.data.trie)[0]
-    wanted = score_items(setting.model, histories, target[:, None], setting.data.trie)[:, 0]
+    histories, target, (model, trie) = histories_of([[1], [2]]), torch.tensor([3, 4]), setting.generative
+    log_probs = model.likelihood(model.target_states(histories, target), target, trie)[0]
+    wanted = score_items(model, histories, target[:, None], trie)[:, 0]
     torch.testing.assert_close(log_probs, wanted, atol=1e-5, rtol=1e-5, msg="autocast outlived the training")
 
 
@@ -140,31 +144,42 @@ def test_a_loss_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*checkpoint*"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_model_comes_back_whole(kind: Kind, tmp_path: Path) -> None:
-    ids = catalogue()
-    model, vectors = random_model(kind, ids), torch.zeros(20, 6).numpy()
-    if kind == "lynx":
-        vectors = model.embeddings.numpy()
-    save_model(tmp_path, model)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["kind"] == kind
-    loaded = load_model(tmp_path, ids, vectors)
-    assert not loaded.training
-    assert loaded.config == model.config
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+def test_losses_of_all_heads_are_shown(tmp_path: Path) -> None:
+    setting, lines = Setting.of("lynx"), io.StringIO()
+    console = Console(file=lines, width=200)
+    one = SHORT.model_copy(update={"epochs": 1, "validations_per_epoch": 1})
+    train(setting.model, setting.data, one, tmp_path, lambda model: {"ndcg@10": 0.5}, seed=3, console=console)
+    entry = load_progress(tmp_path).curve[0]
+    wanted = f"loss {entry['loss']:.4f} (generative {entry['loss_generative']:.4f}, dense {entry['loss_dense']:.4f})"
+    assert wanted in lines.getvalue()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_another_catalogue_is_refused(kind: Kind, tmp_path: Path) -> None:
-    three, four = catalogue(20, (4, 3, 5)), catalogue(20, (4, 3, 5, 2))
-    save_model(tmp_path, random_model(kind, four))
-    vectors = torch.zeros(20, 6).numpy()
-    with pytest.raises(ArtifactError, match=r"\(4, 3, 5, 2\).*\(4, 3, 5\).*train again"):
-        load_model(tmp_path, three, vectors)
-    with pytest.raises(ArtifactError, match="does not fit this model"):
-        load_weights(tmp_path, random_model(kind, three))
-    (tmp_path / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ArtifactError, match="train again"):
-        load_model(tmp_path, four, vectors)
+def test_averaged_weights_are_those_of_the_formula_and_what_is_judged_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, raw, judged = Setting.of("lynx"), [], []
+    raw.append(setting.model.tokens.weight.detach().clone())
+    step = AcceleratedOptimizer.step
+
+    def spy(self: AcceleratedOptimizer) -> None:
+        step(self)
+        raw.append(setting.model.tokens.weight.detach().clone())
+
+    monkeypatch.setattr(AcceleratedOptimizer, "step", spy)
+    config = SHORT.model_copy(update={"average": 0.8, "learning_rate": 0.01, "schedule": "constant"})
+    progress = setting.train(tmp_path, config, scripted([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], judged))
+    average = raw[0]
+    for done, weights in enumerate(raw[1:]):
+        decay = min(0.8, (1 + done) / (10 + done))
+        average = decay * average + (1 - decay) * weights
+    torch.testing.assert_close(judged[-1], average)
+    assert (judged[-1] - raw[-1]).abs().max() > 1e-3
+    assert torch.equal(setting.model.tokens.weight, judged[-1]), "the model that is left is the average"
+    assert torch.equal(load_file(tmp_path / progress.best_checkpoint / "model.safetensors")["tokens.weight"], judged[-1])
+
+
+def test_averaging_leaves_the_training_itself_alone(tmp_path: Path) -> None:
+    plain, averaged = Setting.of("lynx"), Setting.of("lynx")
+    first = plain.train(tmp_path / "plain", SHORT, lambda model: {"ndcg@10": 0.0})
+    second = averaged.train(tmp_path / "average", SHORT.model_copy(update={"average": 0.9}), lambda model: {"ndcg@10": 0.0})
+    assert [entry["loss"] for entry in first.curve] == [entry["loss"] for entry in second.curve]

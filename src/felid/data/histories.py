@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["validation", "test"]
+Group = Literal["warm", "cold", "other"]
+"""Of a target: with training interactions; held out of training for its part; neither of them."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,41 @@ class EvaluationSet:
     targets: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Items without any training interaction, in two groups that share none (`felid.data.holdout` chooses them).
+
+    Attributes:
+        validation: (N,) bool, the items to make choices on.
+        test: (N,) bool, the items to look at once.
+        rule: how they were chosen, in words.
+    """
+
+    validation: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    rule: str
+
+    @property
+    def either(self) -> NDArray[np.bool_]:
+        """(N,) True for items of either group."""
+        return self.validation | self.test
+
+
+@dataclass(frozen=True, eq=False)
 class LeaveOneOut:
     """Last item = test, last but one = validation, the rest = training.
 
-    Users with fewer than three items have nothing to hold out: all their items train, and they are not evaluated.
+    Users with fewer than three items have nothing to hold out: all their items train, and they are not evaluated. Interactions
+    with items that are held out leave the training part, whose neighbours then follow each other; histories and targets of the
+    evaluated parts keep them, since a new item is something that a user may well have taken.
+
+    Attributes:
+        sequences: all users.
+        held_out: the items to keep out of training; None = there are none.
     """
 
     sequences: Sequences
+    held_out: HeldOut | None = None
 
     @property
     def evaluated(self) -> NDArray[np.int64]:
@@ -79,19 +108,37 @@ class LeaveOneOut:
         return np.flatnonzero(self.sequences.lengths >= 3)
 
     def train(self) -> Sequences:
-        """Training sequences of all users, in the order of `sequences`."""
+        """Training sequences of all users, in the order of `sequences`; some may be empty."""
         s = self.sequences
-        held_out = np.where(s.lengths >= 3, 2, 0)
         keep = np.ones(len(s.items), bool)
-        ends = s.offsets[1:][held_out > 0]
+        ends = s.offsets[1:][self.evaluated]
         keep[ends - 1] = keep[ends - 2] = False
-        return Sequences(s.user_ids, np.concatenate(([0], np.cumsum(s.lengths - held_out))).astype(np.int64), s.items[keep])
+        if self.held_out is not None:
+            keep &= ~self.held_out.either[s.items]
+        kept_before = np.concatenate(([0], np.cumsum(keep))).astype(np.int64)
+        return Sequences(s.user_ids, kept_before[s.offsets], s.items[keep])
 
     def evaluation(self, part: Part) -> EvaluationSet:
         """Histories and targets of the validation or the test part."""
         rows, drop = self.evaluated, 2 if part == "validation" else 1
         targets = self.sequences.items[self.sequences.offsets[1:][rows] - drop]
         return EvaluationSet(self.sequences.take(rows, drop_last=drop), targets)
+
+    def selection(self) -> EvaluationSet:
+        """What choices may be made on: the validation part without targets of the held-out test group."""
+        part = self.evaluation("validation")
+        if self.held_out is None:
+            return part
+        rows = np.flatnonzero(~self.held_out.test[part.targets])
+        return EvaluationSet(part.histories.take(rows), part.targets[rows])
+
+    def groups(self, part: Part, num_items: int) -> NDArray[np.str_]:
+        """(U',) the `Group` of each target of a part, in the order of `evaluation`."""
+        targets = self.evaluation(part).targets
+        warm, cold = self.warm_items(num_items), np.zeros(num_items, bool)
+        if self.held_out is not None:
+            cold = self.held_out.validation if part == "validation" else self.held_out.test
+        return np.where(warm[targets], "warm", np.where(cold[targets], "cold", "other"))
 
     def warm_items(self, num_items: int) -> NDArray[np.bool_]:
         """(N,) True for items with at least one training interaction."""

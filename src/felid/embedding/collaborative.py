@@ -6,7 +6,7 @@ mutual information; Levy and Goldberg, NeurIPS 2014). An item that nobody took i
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,11 @@ class CooccurrenceConfig(Config):
     """Seed of the randomised SVD."""
 
 
-CollaborativeConfig = Annotated[PrecomputedConfig | CooccurrenceConfig, Field(discriminator="kind")]
-
-
 def collaborative_vectors(
-    config: CollaborativeConfig, item_ids: NDArray[np.generic], items: NDArray[np.int64], offsets: NDArray[np.int64]
+    config: PrecomputedConfig | CooccurrenceConfig,
+    item_ids: NDArray[np.generic],
+    items: NDArray[np.int64],
+    offsets: NDArray[np.int64],
 ) -> Vectors:
     """A vector from behaviour for each item.
 

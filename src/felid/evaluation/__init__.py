@@ -1,9 +1,10 @@
 """Evaluation: protocol, baselines, statistics and the console tables."""
 
 from felid.evaluation.baselines import Markov, Popularity
+from felid.evaluation.comparison import compare_runs
 from felid.evaluation.protocol import Evaluation, EvaluationConfig, Ranker, evaluate
 from felid.evaluation.report import Report, evaluate_run
-from felid.evaluation.statistics import Difference, bootstrap_ci, paired_difference
+from felid.evaluation.statistics import Difference, bootstrap_ci, paired_difference, pooled_difference
 from felid.evaluation.tables import print_metrics
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "Ranker",
     "Report",
     "bootstrap_ci",
+    "compare_runs",
     "evaluate",
     "evaluate_run",
     "paired_difference",
+    "pooled_difference",
     "print_metrics",
 ]

@@ -57,8 +57,8 @@ class Evaluation:
         targets: (U,) int64 item_index.
         ranks: (U,) int64, 1-based, 0 = not among the first max(ks).
         ks: list lengths, ascending.
-        coverage: share of the catalogue recommended to anyone, per k.
-        users_with_seen_target: users whose target is in their history; with seen items removed these are misses.
+        coverage: share of the catalogue recommended to anyone, per k; empty for some of the users.
+        target_seen: (U,) bool, users whose target is in their history; with seen items removed these are misses.
     """
 
     user_ids: NDArray[np.generic]
@@ -66,7 +66,7 @@ class Evaluation:
     ranks: Indices
     ks: tuple[int, ...]
     coverage: Mapping[int, float]
-    users_with_seen_target: int
+    target_seen: NDArray[np.bool_]
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +81,11 @@ class Evaluation:
         """Means over users, coverage and counts, by lower-case name."""
         means = dict(zip(self.names, self.per_user().mean(axis=0).tolist(), strict=True))
         coverage = {f"coverage@{k}": share for k, share in self.coverage.items()}
-        return {**means, **coverage, "num_users": len(self.ranks), "users_with_seen_target": self.users_with_seen_target}
+        return {**means, **coverage, "num_users": len(self.ranks), "users_with_seen_target": int(self.target_seen.sum())}
+
+    def of(self, users: NDArray[np.bool_]) -> Evaluation:
+        """The same of the users that (U,) `users` marks; without coverage, which the ranks do not tell."""
+        return Evaluation(self.user_ids[users], self.targets[users], self.ranks[users], self.ks, {}, self.target_seen[users])
 
 
 def evaluate(ranker: Ranker, eval_set: EvaluationSet, ks: tuple[int, ...], exclude_seen: bool, num_items: int) -> Evaluation:
@@ -106,14 +110,13 @@ def evaluate(ranker: Ranker, eval_set: EvaluationSet, ks: tuple[int, ...], exclu
     users = np.arange(len(histories))
     if exclude_seen and np.isin((users[:, None] * num_items + recommended)[recommended >= 0], seen).any():
         raise RequestError("the system recommends items of the history although they were to be removed; mend its rank()")
-    target_seen = np.isin(users * num_items + eval_set.targets, seen)
     return Evaluation(
         user_ids=histories.user_ids,
         targets=eval_set.targets,
         ranks=metrics.ranks_of(eval_set.targets, recommended),
         ks=ks,
         coverage={k: metrics.coverage_at_k(recommended, num_items, k) for k in ks},
-        users_with_seen_target=int(target_seen.sum()),
+        target_seen=np.isin(users * num_items + eval_set.targets, seen),
     )
 
 

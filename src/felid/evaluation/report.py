@@ -1,4 +1,4 @@
-"""The evaluation of a run: one system beside the baselines, both parts, both policies, one `metrics.json`."""
+"""The evaluation of a run: its systems beside the baselines, both parts, both policies, warm and cold, one `metrics.json`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from felid.artifacts import write_json
-from felid.data.histories import LeaveOneOut, Part
+from felid.data.histories import Group, LeaveOneOut, Part
 from felid.evaluation.baselines import Markov, Popularity
 from felid.evaluation.protocol import POLICIES, Evaluation, EvaluationConfig, Policy, Ranker, check_request, evaluate
 from felid.evaluation.statistics import intervals
 
 PARTS: tuple[Part, ...] = ("validation", "test")
+GROUPS: tuple[Group, ...] = ("warm", "cold")
+"""The targets that are also reported by themselves where there are cold ones."""
+BASELINES = ("popularity", "markov")
 Results = Mapping[tuple[str, Part, Policy], Evaluation]
+Masks = Mapping[Part, Mapping[str, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +30,13 @@ class Report:
     """What an evaluated run leaves behind.
 
     Attributes:
-        metrics: content of `metrics.json`. `validation`, `test` and `baselines` (test) hold the headline policy; the same
-            keys with `_seen_kept` (or `_seen_removed`) the other one.
-        ranks: one row per system, part, policy and user: system, part, policy, user_id, target (item_id), rank (0 = not in
-            the list).
+        metrics: content of `metrics.json`. `validation` and `test` hold the first system, `variants` (test) and
+            `variants_validation` the run's other systems, `baselines` and `baselines_validation` the baselines, `intervals` and
+            `differences` the uncertainty of the first system on test, all under the headline policy. `_warm` or `_cold` after
+            these names means only the users with such a target (there where some target is cold), `_seen_kept` or
+            `_seen_removed` at the end the other policy.
+        ranks: one row per system, part, policy and user: system, part, policy, user_id, target (item_id), group (`warm`,
+            `cold` or `other`), rank (0 = not in the list).
     """
 
     metrics: dict[str, Any]
@@ -42,39 +49,39 @@ class Report:
 
 
 def evaluate_run(
-    ranker: Ranker,
+    rankers: Mapping[str, Ranker],
     split: LeaveOneOut,
     item_ids: NDArray[np.generic],
     config: EvaluationConfig,
     *,
-    system: str = "felid",
     order_rule: str = "as given",
 ) -> Report:
-    """Evaluate a system, popularity and a first-order Markov chain on the same users.
+    """Evaluate the systems of a run, popularity and a first-order Markov chain on the same users.
 
     Args:
-        ranker: the system; it must not have read the test part.
-        split: the sequences of all users.
+        rankers: the systems by name; they must not have read the test part. The first one is the run's headline.
+        split: the sequences of all users. All items of the catalogue compete, held out or not.
         item_ids: (N,) ids of the catalogue, row = item_index.
         config: list lengths, headline policy, bootstrap.
-        system: name of the system in tables and files.
         order_rule: what decided the order of the interactions, for the printed policy.
     """
     check_request(config.ks, len(split.evaluated), len(item_ids))
-    assert system not in ("popularity", "markov"), "the name of the system is taken by a baseline"
-    train = split.train()
-    rankers = {system: ranker, "popularity": Popularity.fit(train, len(item_ids)), "markov": Markov.fit(train, len(item_ids))}
+    assert rankers and not set(rankers) & set(BASELINES), "the name of a system is taken by a baseline"
+    train, num_items = split.train(), len(item_ids)
+    baselines: tuple[Ranker, Ranker] = Popularity.fit(train, num_items), Markov.fit(train, num_items)
+    systems = {**rankers, **dict(zip(BASELINES, baselines, strict=True))}
     sets = {part: split.evaluation(part) for part in PARTS}
     results = {
-        (name, part, policy): evaluate(one, sets[part], config.ks, policy == "seen_removed", len(item_ids))
-        for name, one in rankers.items()
+        (name, part, policy): evaluate(one, sets[part], config.ks, policy == "seen_removed", num_items)
+        for name, one in systems.items()
         for part in PARTS
         for policy in POLICIES
     }
-    content = _metrics(results, system, config)
-    content["policy"] = policy_texts(len(item_ids), config, order_rule)
-    content |= {"system": system, "num_users": len(split.evaluated), "num_items": len(item_ids)}
-    return Report(content, _ranks(results, item_ids))
+    groups = {part: split.groups(part, num_items) for part in PARTS}
+    content = _metrics(results, {part: _masks(of_part) for part, of_part in groups.items()}, config)
+    content["policy"] = policy_texts(num_items, config, order_rule) | _group_texts(split, groups)
+    content |= {"system": next(iter(rankers)), "num_users": len(split.evaluated), "num_items": num_items}
+    return Report(content, _ranks(results, groups, item_ids))
 
 
 def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> dict[str, str]:
@@ -97,18 +104,49 @@ def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> d
     }
 
 
-def _metrics(results: Results, system: str, config: EvaluationConfig) -> dict[str, Any]:
+def _group_texts(split: LeaveOneOut, groups: Mapping[Part, NDArray[np.str_]]) -> dict[str, str]:
+    """What warm and cold mean, where some target of the test part is cold."""
+    if split.held_out is None or "cold" not in groups["test"]:
+        return {}
+    held = split.held_out
+    counts = {name: int((groups["test"] == name).sum()) for name in ("cold", "warm", "other")}
+    items = f"{held.test.sum():,} items for test and {held.validation.sum():,} others for validation ({held.rule})"
+    users = f"{counts['cold']:,} test users have a target of the test items, {counts['warm']:,} a warm one (with training"
+    return {"cold": f"{items}; {users} interactions), {counts['other']:,} neither"}
+
+
+def _masks(groups: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
+    """The users of each reported group by the suffix of its names: all, and the warm and the cold where some are cold."""
+    masks = {"": np.ones(len(groups), bool)}
+    if "cold" in groups:
+        masks |= {f"_{group}": groups == group for group in GROUPS if group in groups}
+    return masks
+
+
+def _metrics(results: Results, masks: Masks, config: EvaluationConfig) -> dict[str, Any]:
     content: dict[str, Any] = {}
     headline: Policy = "seen_removed" if config.exclude_seen else "seen_kept"
     for policy in sorted(POLICIES, key=lambda p: p != headline):
-        suffix = "" if policy == headline else f"_{policy}"
         for part in PARTS:
-            found = {name: result.metrics() for (name, p, q), result in results.items() if (p, q) == (part, policy)}
-            content[f"{part}{suffix}"] = found.pop(system)
-            content[f"baselines{'' if part == 'test' else '_validation'}{suffix}"] = found
-        test = {name: result for (name, part, q), result in results.items() if (part, q) == ("test", policy)}
-        content |= {f"{key}{suffix}": value for key, value in _uncertainty(test, system, config).items()}
+            found = {name: result for (name, p, q), result in results.items() if (p, q) == (part, policy)}
+            for group, users in masks[part].items():
+                suffix = group if policy == headline else f"{group}_{policy}"
+                chosen = {name: result.of(users) for name, result in found.items()} if group else found
+                content |= {f"{name}{suffix}": value for name, value in _of_part(chosen, part, config).items()}
     return content
+
+
+def _of_part(results: Mapping[str, Evaluation], part: Part, config: EvaluationConfig) -> dict[str, Any]:
+    """Metrics of all systems on one part under one policy, and on test the uncertainty of the first one."""
+    values = {name: result.metrics() for name, result in results.items()}
+    system, *variants = (name for name in values if name not in BASELINES)
+    which = "" if part == "test" else "_validation"
+    content: dict[str, Any] = {
+        part: values[system],
+        f"variants{which}": {name: values[name] for name in variants},
+        f"baselines{which}": {name: values[name] for name in BASELINES},
+    }
+    return content | (_uncertainty(results, system, config) if part == "test" else {})
 
 
 def _uncertainty(results: Mapping[str, Evaluation], system: str, config: EvaluationConfig) -> dict[str, Any]:
@@ -135,10 +173,14 @@ def _uncertainty(results: Mapping[str, Evaluation], system: str, config: Evaluat
     return {"intervals": of_own, "differences": dict(zip(others, blocks[1:], strict=True))}
 
 
-def _ranks(results: Results, item_ids: NDArray[np.generic]) -> pl.DataFrame:
+def _ranks(results: Results, groups: Mapping[Part, NDArray[np.str_]], item_ids: NDArray[np.generic]) -> pl.DataFrame:
+    def rows(part: Part, result: Evaluation) -> dict[str, Any]:
+        targets = item_ids[result.targets].tolist()
+        return {"user_id": result.user_ids.tolist(), "target": targets, "group": groups[part].tolist(), "rank": result.ranks}
+
     return pl.concat(
-        pl.DataFrame(
-            {"user_id": result.user_ids.tolist(), "target": item_ids[result.targets].tolist(), "rank": result.ranks}
-        ).select(pl.lit(system).alias("system"), pl.lit(part).alias("part"), pl.lit(policy).alias("policy"), pl.all())
+        pl.DataFrame(rows(part, result)).select(
+            pl.lit(system).alias("system"), pl.lit(part).alias("part"), pl.lit(policy).alias("policy"), pl.all()
+        )
         for (system, part, policy), result in results.items()
     )

@@ -93,3 +93,28 @@ def paired_difference(a: Values, b: Values, level: float = 0.95, draws: int = 20
     gap = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     low, high = bootstrap_ci(gap, level, draws, seed)
     return Difference(float(gap.mean()), low, high, level, len(gap))
+
+
+def pooled_difference(
+    a: Values, b: Values, users: NDArray[np.generic], level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Difference:
+    """Interval of mean(a - b) over the rows of several runs, for example over draws of held-out items or training seeds.
+
+    A user may have rows in several runs. Those are no independent evidence, so a user is drawn with all rows of the user.
+
+    Args:
+        a: (R,) values of one system.
+        b: (R,) values of the other one, row by row of the same run, user and target.
+        users: (R,) id of each row's user.
+        level: share of the interval.
+        draws: number of resamples.
+        seed: equal seeds give equal draws.
+    """
+    if a.shape != b.shape or a.shape != users.shape:
+        raise RequestError(f"got {len(a)} and {len(b)} values of {len(users)} users, expected equally many; pair the rows first")
+    gap = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    rows = np.unique(users, return_inverse=True)[1]
+    sums = np.stack([np.bincount(rows, gap), np.bincount(rows).astype(np.float64)], axis=1)
+    means = bootstrap_means(sums, draws, seed)
+    low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return Difference(float(gap.mean()), float(low), float(high), level, len(sums))

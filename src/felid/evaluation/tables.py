@@ -16,23 +16,31 @@ from rich.table import Table
 from felid.evaluation.statistics import Difference
 
 Metrics = Mapping[str, Any]
-SUFFIXES = ("", "_seen_kept", "_seen_removed")
+GROUPS = ("_warm", "_cold")
 SHOWN = ("recall@", "ndcg@")
 
 
 def metrics_table(metrics: Metrics, title: str | None = None) -> Table:
-    """Systems x metrics on the test part, headline policy first, then the other; each block ends with the system's validation."""
+    """Systems x metrics on the test part: headline policy, its warm and cold targets where some are cold, then the other policy.
+
+    Each block ends with the first system's validation.
+    """
     shown = [name for name in metrics["test"] if name.startswith(SHOWN)]
     shown.append([name for name in metrics["test"] if name.startswith("coverage@")][-1])
+    grouped = any(f"test{group}" in metrics for group in GROUPS)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("system", no_wrap=True)
-    table.add_column("seen", no_wrap=True)
+    for name in ("system", "seen", "targets") if grouped else ("system", "seen"):
+        table.add_column(name, no_wrap=True)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for suffix in (s for s in SUFFIXES if f"test{s}" in metrics):
+    for group, policy in [("", ""), *((group, "") for group in GROUPS), ("", "_seen_kept"), ("", "_seen_removed")]:
+        if f"test{group}{policy}" not in metrics:
+            continue
         table.add_section()
-        for label, values in _block(metrics, suffix).items():
-            table.add_row(label, _seen(metrics, suffix), *(f"{values[name]:.4f}" for name in shown))
+        for label, values in _block(metrics, f"{group}{policy}").items():
+            of = [group.removeprefix("_") or "all"] if grouped else []
+            cells = (f"{values[name]:.4f}" if name in values else "" for name in shown)
+            table.add_row(label, _seen(metrics, policy), *of, *cells)
     return table
 
 
@@ -44,14 +52,15 @@ def policy_lines(metrics: Metrics) -> list[str]:
 
 
 def difference_lines(metrics: Metrics) -> list[str]:
-    """The system against each baseline on test, headline policy and largest k, with what may be claimed."""
+    """The first system against each other one on test, all and cold targets, headline policy, largest k: what may be claimed."""
     lines = []
-    for baseline, cells in metrics["differences"].items():
-        largest = max(int(name.split("@")[1]) for name in cells)
-        for name in (n for n in cells if n.startswith(SHOWN) and n.endswith(f"@{largest}")):
-            cell = cells[name]
-            difference = Difference(cell["difference"], cell["low"], cell["high"], cell["level"], cell["num_users"])
-            lines.append(difference.sentence(metrics["system"], baseline, f"test {name}"))
+    for suffix, what in (("", "test"), ("_cold", "test, cold targets,")):
+        for other, cells in metrics.get(f"differences{suffix}", {}).items():
+            largest = max(int(name.split("@")[1]) for name in cells)
+            for name in (n for n in cells if n.startswith(SHOWN) and n.endswith(f"@{largest}")):
+                cell = cells[name]
+                difference = Difference(cell["difference"], cell["low"], cell["high"], cell["level"], cell["num_users"])
+                lines.append(difference.sentence(metrics["system"], other, f"{what} {name}"))
     return lines
 
 
@@ -67,11 +76,9 @@ def print_metrics(metrics: Metrics, console: Console, title: str | None = None) 
 
 def _block(metrics: Metrics, suffix: str) -> dict[str, Metrics]:
     name = metrics["system"]
-    return {
-        name: metrics[f"test{suffix}"],
-        **metrics[f"baselines{suffix}"],
-        f"{name}, validation": metrics[f"validation{suffix}"],
-    }
+    systems = {name: metrics[f"test{suffix}"], **metrics[f"variants{suffix}"], **metrics[f"baselines{suffix}"]}
+    validation = metrics.get(f"validation{suffix}")  # a group may have no target there
+    return systems if validation is None else {**systems, f"{name}, validation": validation}
 
 
 def _seen(metrics: Metrics, suffix: str) -> str:

@@ -15,9 +15,10 @@ from felid.errors import ArtifactError
 from felid.models.base import Catalogue, Model
 from felid.models.generative import GenerativeModel
 from felid.models.lynx import Lynx, LynxConfig
+from felid.models.sasrec import SASRec, SASRecConfig
 from felid.models.tiger import Tiger, TigerConfig
 
-ModelConfig = Annotated[LynxConfig | TigerConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[LynxConfig | TigerConfig | SASRecConfig, Field(discriminator="kind")]
 
 __all__ = ["ModelConfig", "build_model", "load_model", "load_weights", "save_model"]
 
@@ -34,6 +35,8 @@ def build_model(config: ModelConfig, catalogue: Catalogue) -> Model:
             return Lynx(config, catalogue)
         case TigerConfig():
             return Tiger(config, catalogue)
+        case SASRecConfig():
+            return SASRec(config, catalogue)
         case _:
             assert_never(config)
 

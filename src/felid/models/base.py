@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from felid.config import Config
 from felid.models.torch_trie import TorchTrie
 from felid.semantic_ids import SemanticIds
 
+M = TypeVar("M", bound="Model")
 Mode = Literal["generative", "dense", "fused"]
 """How items are ranked: by the likelihood of their codes, by inner product, or by both."""
 
@@ -96,7 +98,11 @@ class Losses:
 
 
 class Model(nn.Module, ABC):
-    """A recommender model."""
+    """A recommender model.
+
+    Args:
+        catalogue: what it is told of the items.
+    """
 
     causal: ClassVar[bool]
     """Whether one pass over a sequence gives a target at every position (else: one prefix, one target)."""
@@ -104,6 +110,10 @@ class Model(nn.Module, ABC):
     """How many of a user's last items the model reads."""
     config: Config
     """Settings the model was built with, a member of `felid.models.ModelConfig`."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.catalogue = catalogue
 
     @property
     @abstractmethod
@@ -115,6 +125,27 @@ class Model(nn.Module, ABC):
         """Losses of a batch; for a causal model the M targets follow every real position of `histories`, row by row, else
         each follows its whole history (M = B). `smoothing` is the share of the target probability spread over all choices.
         """
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model with its catalogue, so that `from_pretrained` needs nothing else; what the folder held is replaced.
+
+        Raises:
+            ArtifactError: the folder holds something other than a saved model.
+        """
+        from felid.models.pretrained import save_pretrained
+
+        save_pretrained(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls: type[M], folder: str | Path) -> M:
+        """Read what `save_pretrained` wrote, in evaluation mode on the CPU; as `Model`, whatever kind it is.
+
+        Raises:
+            ArtifactError: not a saved model, not a whole one, or one of another kind than this class.
+        """
+        from felid.models.pretrained import from_pretrained
+
+        return from_pretrained(cls, Path(folder))
 
 
 class DenseModel(Model):

@@ -38,9 +38,11 @@ class GenerativeModel(Model):
     """What the softmax runs over, in training and in search alike."""
     output_scale: float
     """Factor on decoder outputs before the tied output layer."""
+    level_share: float = 0.0
+    """Share of a softmax over all codes of a level in a trie-normalised loss."""
 
     def __init__(self, catalogue: Catalogue, user_buckets: int, width: int) -> None:
-        super().__init__()
+        super().__init__(catalogue)
         if catalogue.ids is None:
             raise SemanticIdError("this model generates semantic IDs, and the catalogue has none; tokenize it first")
         self.layout = TokenLayout(catalogue.ids.sizes, user_buckets)
@@ -82,6 +84,11 @@ class GenerativeModel(Model):
         return F.linear(hidden * self.output_scale, self.tokens.weight).float()
 
     @property
+    def scores_cold_items(self) -> bool:
+        """Whether training also compares codes that no warm item continues a prefix with, so that new ones may be searched."""
+        return self.normalize == "vocabulary" or self.level_share > 0
+
+    @property
     def modes(self) -> tuple[Mode, ...]:
         return ("generative",)
 
@@ -99,14 +106,18 @@ class GenerativeModel(Model):
         log_probs, total = hidden.new_zeros(len(targets), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
         for level in range(self.layout.num_levels):
             nodes = trie.paths[targets, level]
-            rows = torch.nonzero(trie.num_children(nodes) > 1)[:, 0]  # a single child has probability 1
+            # a single child has probability 1 and gets no gradient, except from the softmax over all codes
+            rows = torch.nonzero(trie.num_children(nodes) > (0 if self.level_share else 1))[:, 0]
             if not len(rows):
                 continue
-            gold, smooth = trie_cross_entropy(
-                self.logits(hidden[rows, level], level), self.codes[targets[rows], level], trie.mask(nodes[rows], level)
-            )
+            logits, codes = self.logits(hidden[rows, level], level), self.codes[targets[rows], level]
+            gold, smooth = trie_cross_entropy(logits, codes, trie.mask(nodes[rows], level))
             log_probs = log_probs.index_add(0, rows, gold)
-            total = total - (1 - smoothing) * gold.sum() - (smoothing * smooth.sum() if smoothing else 0.0)
+            loss = -(1 - smoothing) * gold.sum() - (smoothing * smooth.sum() if smoothing else 0.0)
+            if self.level_share:
+                unmasked = F.cross_entropy(logits, codes, reduction="sum")
+                loss = (1 - self.level_share) * loss + self.level_share * unmasked
+            total = total + loss
         return log_probs, total
 
     def _vocabulary_loss(self, hidden: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:

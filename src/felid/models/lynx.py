@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from felid.config import Config
-from felid.models.base import Catalogue, Histories
+from felid.models.base import Catalogue, DenseModel, Histories, Losses, Mode, TrainingItems
+from felid.models.dense import DenseConfig, DenseHead, StepItems
 from felid.models.generative import GenerativeModel, Normalize
+from felid.models.items import ItemVectors
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
+
+CODE_STD = 0.05
+"""Spread of first code vectors, close to that of own vectors and text projections."""
 
 
 class LynxConfig(Config):
@@ -41,60 +46,127 @@ class LynxConfig(Config):
     user_buckets: int = Field(default=0, ge=0)
     """User tokens that user ids are hashed to; 0 = none."""
     normalize: Normalize = "trie"
-    """What the softmax runs over, in training and in search alike."""
+    """What the softmax over codes runs over, in training and in search alike."""
+    level_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a softmax over all codes of a level in a trie-normalised loss; above 0 cold items can be searched too."""
+    own_vectors: bool = True
+    """Whether every warm item has a vector of its own."""
+    own_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Probability that an item's own vector is left out in a step of training."""
+    text: bool = True
+    """Whether item vectors read the text embedding."""
+    text_hidden: tuple[int, ...] = ()
+    """Widths of hidden layers between text embedding and item vector; () is a linear map."""
+    generative_weight: float = Field(default=1.0, ge=0)
+    """Weight of the generative head's loss; 0 = there is no such head."""
+    dense_weight: float = Field(default=1.0, ge=0)
+    """Weight of the dense head's loss; 0 = there is no such head."""
+    dense: DenseConfig = DenseConfig()
+    """Logits and loss of the dense head."""
 
     @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> LynxConfig:
+    def _parts_fit(self) -> LynxConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        if not self.generative_weight and not self.dense_weight:
+            raise ValueError("generative_weight and dense_weight are both 0, so there is nothing to learn; raise one of them")
         return self
 
 
-class Lynx(GenerativeModel):
-    """Item vectors -> causal encoder -> for every position a decoder over the L codes of the next item.
+class Lynx(GenerativeModel, DenseModel):
+    """Item vectors -> causal encoder -> for every position a decoder over the L codes of the next item, and a context.
 
-    The decoder starts from its position's encoder output and reads all encoder outputs up to it by cross-attention.
+    An item's vector is the sum of its code tokens, its text projection and its own vector. The decoder starts from its
+    position's encoder output and reads all encoder outputs up to it by cross-attention; the dense head holds the context
+    against the same item vectors.
     """
 
     causal: ClassVar[bool] = True
+    config: LynxConfig
 
     def __init__(self, config: LynxConfig, catalogue: Catalogue) -> None:
         super().__init__(catalogue, config.user_buckets, config.width)
-        embeddings = torch.from_numpy(np.ascontiguousarray(catalogue.embeddings))
         self.config, self.history, self.normalize = config, config.history, config.normalize
-        self.output_scale = 1.0
-        self.register_buffer("embeddings", embeddings, persistent=False)
-        self.embeddings: Tensor
+        self.output_scale, self.level_share = 1.0, config.level_share
         width = config.width
         shape = BlockShape(width, config.heads, width // config.heads, config.feed_forward, config.dropout)
-        self.text = nn.Linear(embeddings.shape[1], width)
+        self.items = ItemVectors(
+            catalogue,
+            width,
+            own=config.own_vectors,
+            text=config.text,
+            text_hidden=config.text_hidden,
+            own_dropout=config.own_dropout,
+        )
         self.item_norm = nn.RMSNorm(width, eps=1e-6)
         self.encoder = Stack(config.layers, shape, causal=True)
-        self.context = nn.Linear(width, width)
-        self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
-        for stack in (self.encoder, self.decoder):
-            initialize(stack, shape)
-        nn.init.normal_(self.tokens.weight, std=width**-0.5)
+        initialize(self.encoder, shape)
+        if config.generative_weight:
+            self.context = nn.Linear(width, width)
+            self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
+            initialize(self.decoder, shape)
+        self.dense = DenseHead(config.dense, width) if config.dense_weight else None
+        nn.init.normal_(self.tokens.weight, std=CODE_STD)
 
-    def _encode(self, histories: Histories) -> Float[Tensor, "B T D"]:
-        vectors = self.tokens(self.item_tokens(histories.items)).sum(-2) + self.text(self.embeddings[histories.items])
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        if not self.config.dense_weight:
+            return ("generative",)
+        return ("fused", "generative", "dense") if self.config.generative_weight else ("dense",)
+
+    def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
+        step = StepItems.of(self.items, histories, targets, items.counts, self.config.dense if self.dense else None)
+        rows = self.items.warm_rows if step.rows is None else step.rows
+        vectors = (self.items.warm() if step.rows is None else self.items(step.rows)) + self._code_vectors_of(rows)
+        encoded, real = self._encode(F.embedding(step.history, vectors), histories.users), histories.real
+        total, parts = encoded.new_zeros((), dtype=torch.float32), {}
+        if self.config.generative_weight:
+            assert items.trie is not None
+            log_probs, loss = self.likelihood(self._decode(encoded, real, targets), targets, items.trie, smoothing)
+            total, parts["generative"] = total + self.config.generative_weight * loss, -log_probs.detach().sum()
+        if self.dense is not None:
+            contexts = self.dense.contexts(encoded[real])
+            loss, parts["dense"] = self.dense.loss(contexts, self.dense.vectors(vectors), step, smoothing)
+            total = total + self.config.dense_weight * loss
+        return Losses(total, parts)
+
+    def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
+        assert self.dense is not None, "the model has no dense head; see `modes`"
+        return self.dense.contexts(self._last(self._encode_histories(histories), histories))
+
+    def item_vectors(self) -> Float[Tensor, "N D"]:
+        assert self.dense is not None, "the model has no dense head; see `modes`"
+        return self.dense.vectors(self.items() + self._code_vectors_of(torch.arange(len(self.codes), device=self.codes.device)))
+
+    def _code_vectors_of(self, rows: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
+        return F.embedding_bag(self.item_tokens(rows), self.tokens.weight, mode="sum")
+
+    def _encode(self, vectors: Float[Tensor, "B T D"], users: Tensor | None) -> Float[Tensor, "B T D"]:
         vectors = self.item_norm(vectors)
-        if histories.users is not None:
-            vectors = vectors + self.tokens(histories.users)[:, None]
+        if users is not None:
+            vectors = vectors + self.tokens(users)[:, None]
         states: Tensor = self.encoder(vectors)  # right padding lies in the future of every real position
         return states
 
+    def _encode_histories(self, histories: Histories) -> Float[Tensor, "B T D"]:
+        rows, inverse = torch.unique(histories.items, return_inverse=True)
+        return self._encode(F.embedding(inverse, self.items(rows) + self._code_vectors_of(rows)), histories.users)
+
+    def _last(self, encoded: Float[Tensor, "B T D"], histories: Histories) -> Float[Tensor, "B D"]:
+        return encoded[torch.arange(len(encoded), device=encoded.device), histories.lengths - 1]
+
     def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
-        encoded = self._encode(histories)
-        rows = torch.arange(len(encoded), device=encoded.device)
+        encoded = self._encode_histories(histories)
         padding = padding_bias(histories.lengths, encoded.shape[1])
-        return self.context(encoded[rows, histories.lengths - 1]), self.decoder.remember(encoded, padding)
+        return self.context(self._last(encoded, histories)), self.decoder.remember(encoded, padding)
 
     def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
-        encoded, real = self._encode(histories), histories.real
+        return self._decode(self._encode_histories(histories), histories.real, targets)
+
+    def _decode(self, encoded: Float[Tensor, "B T D"], real: Tensor, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
         levels, (batch, length, width) = self.layout.num_levels, encoded.shape
         codes = encoded.new_zeros(batch, length, levels - 1, width)
-        codes[real] = self.tokens(self.item_tokens(targets)[:, :-1])
+        codes[real] = self.tokens(self.item_tokens(targets)[:, :-1]).to(encoded.dtype)
         inputs = torch.cat((self.context(encoded)[:, :, None], codes), 2)
         # the decoder of a position reads the encoder up to that position
         future = torch.full((length, length), -torch.inf, device=encoded.device).triu(1).repeat_interleave(levels, 0)

@@ -160,12 +160,12 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks with one shared relative position bias and a final norm."""
+    """Blocks with a final norm and one shared relative position bias, or none (`relative`)."""
 
-    def __init__(self, layers: int, shape: BlockShape, *, causal: bool, cross: bool = False) -> None:
+    def __init__(self, layers: int, shape: BlockShape, *, causal: bool, cross: bool = False, relative: bool = True) -> None:
         super().__init__()
-        self.causal = causal
-        self.bias = RelativePositionBias(shape.heads, bidirectional=not causal)
+        self.causal, self.heads = causal, shape.heads
+        self.bias = RelativePositionBias(shape.heads, bidirectional=not causal) if relative else None
         self.blocks = nn.ModuleList(Block(shape, cross=cross) for _ in range(layers))
         self.norm, self.dropout = nn.RMSNorm(shape.width, eps=1e-6), Dropout(shape.dropout)
 
@@ -184,7 +184,7 @@ class Stack(nn.Module):
             memory: what cross-attention reads; B is a multiple R of C, and memory c serves the rows c * R to c * R + R - 1.
             memory_bias: added to the cross-attention logits, broadcast to (C, H, R * S, M).
         """
-        bias = self.bias(x.shape[1], x.shape[1])[None]
+        bias = self._position_bias(x.shape[1], x.shape[1], x.device)[None]
         if self.causal:
             bias = bias + torch.full(bias.shape[-2:], -torch.inf, device=x.device).triu(1)
         packing = None if padding is None else Packing.of(padding)
@@ -195,6 +195,12 @@ class Stack(nn.Module):
             x = block(x, bias, packing, memory, memory_bias)
         y: Tensor = self.dropout(self.norm(x))
         return y if packing is None else packing.unpack(y)
+
+    def _position_bias(self, queries: int, keys: int, device: torch.device, first_query: int = 0) -> Float[Tensor, "H Q S"]:
+        if self.bias is None:
+            return torch.zeros(self.heads, queries, keys, device=device)
+        bias: Tensor = self.bias(queries, keys, first_query)
+        return bias
 
     def remember(self, memory: Float[Tensor, "B S D"], memory_bias: Tensor | None) -> DecoderState:
         """What step-by-step decoding over a memory starts from."""
@@ -207,7 +213,7 @@ class Stack(nn.Module):
         Equal to the last position of `forward` in evaluation mode over each beam's inputs so far.
         """
         past = state.past[0][0].shape[3] if state.past else 0
-        bias = self.bias(1, past + 1, first_query=past)
+        bias = self._position_bias(1, past + 1, x.device, first_query=past)
         grown = []
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
@@ -254,7 +260,8 @@ def padding_bias(lengths: Int[Tensor, " B"], size: int) -> Float[Tensor, "B 1 1 
 def initialize(stack: Stack, shape: BlockShape) -> None:
     """T5's initialisation (factor 1): each matrix scaled by its input width, queries also by the head width."""
     width, inner = shape.width, shape.heads * shape.head_width
-    nn.init.normal_(stack.bias.weight, std=width**-0.5)
+    if stack.bias is not None:
+        nn.init.normal_(stack.bias.weight, std=width**-0.5)
     for block in stack.blocks:
         assert isinstance(block, Block)
         nn.init.normal_(block.attention.qkv.weight, std=width**-0.5)

@@ -25,8 +25,11 @@ from felid.semantic_ids import SemanticIds
 
 
 class TokenizeConfig(Config):
-    """How much a quantiser sees at once."""
+    """What a quantiser makes codes of, and how much of it it sees at once."""
 
+    vectors: Literal["text", "collaborative"] = "text"
+    """`text`: the item vectors from text. `collaborative`: those that the section `collaborative` names, from behaviour; every
+    item needs one, as from a warm-up whose model reads text."""
     max_fit_items: int = Field(262_144, ge=1)
     """Most items that the quantiser learns from; of more, this many are drawn at random and kept in memory. All are encoded."""
     seed: int = Field(0, ge=0)

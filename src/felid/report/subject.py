@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.artifacts import open_artifact, read_json, read_run
+from felid.artifacts import find_artifact, open_artifact, read_json, read_run
 from felid.config import validate
 from felid.data.dataset import Dataset
-from felid.data.histories import LeaveOneOut
+from felid.data.holdout import HoldoutConfig, split_of
 from felid.embedding import open_embeddings
 from felid.errors import ArtifactError, SemanticIdError
 from felid.quantize import build_quantizer, load_quantizer
@@ -24,7 +24,7 @@ from felid.quantize.catalogue import encode_catalogue
 from felid.recommender import titles_of
 from felid.rows import RowFile, Rows, load_array
 from felid.semantic_ids import SemanticIds
-from felid.tokenizing import TokenizeSettings
+from felid.tokenizing import Material, TokenizeSettings
 
 Columns = Mapping[str, list[Any]]
 Progress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ class Subject:
         item_ids: (N,) ids as the data gives them.
         titles: (N,) titles, "" where there is none.
         columns: other columns of the catalogue, (N,) values each.
-        vectors: (N, D) unit-length item vectors, None if unknown.
+        vectors: (N, D) item vectors that codes are made of (of imported ones those from text), None if unknown.
         quantizer: what made the codes, None for imported ones.
         quantized: (N, Lq) its codes, before collisions were resolved.
         log: one record per epoch of a quantiser that learns in epochs.
@@ -83,8 +83,8 @@ def subject_of_run(root: Path) -> Subject:
     """
     folders = _folders(root, ("data", "embed", "tokenize"))
     dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
-    settings = _settings(folders["tokenize"])
-    vectors = open_embeddings(folders["embed"], normalized=True)
+    material = _material(root, folders, dataset)
+    settings, vectors = material.settings, material.vectors
     quantizer = load_quantizer(folders["tokenize"] / "quantizer")
     return Subject(
         source=settings.quantizer.kind,
@@ -97,7 +97,7 @@ def subject_of_run(root: Path) -> Subject:
         quantizer=quantizer,
         quantized=_quantized(folders["tokenize"] / "quantizer_codes.npy", quantizer, vectors),
         log=_read_log(folders["tokenize"] / "log.jsonl"),
-        refit=_refit(settings, dataset, vectors) if hasattr(settings.quantizer, "seed") else None,
+        refit=_refit(material) if hasattr(settings.quantizer, "seed") else None,
         transductive=settings.cold.quantizer_fit == "all",
         notes=_fit_notes(settings),
     )
@@ -111,9 +111,14 @@ def _folders(root: Path, stages: tuple[str, ...]) -> dict[str, Path]:
     return {stage: open_artifact(root / known[stage]).path for stage in stages}
 
 
-def _settings(folder: Path) -> TokenizeSettings:
-    config = open_artifact(folder).manifest.get("config", {})
-    return validate(TokenizeSettings, {name: config[name] for name in TokenizeSettings.model_fields if name in config})
+def _material(root: Path, folders: Mapping[str, Path], dataset: Dataset) -> Material:
+    """What the IDs of a run were made of."""
+    manifest = open_artifact(folders["tokenize"]).manifest
+    config, inputs = manifest.get("config", {}), manifest.get("inputs", {})
+    settings = validate(TokenizeSettings, {name: config[name] for name in TokenizeSettings.model_fields if name in config})
+    split = split_of(dataset, validate(HoldoutConfig, config.get("holdout", {})))
+    warmup = find_artifact(root, "warmup", inputs["warmup"]).path if "warmup" in inputs else None
+    return Material(settings, open_embeddings(folders["embed"], normalized=True), split, dataset.item_ids, warmup)
 
 
 def _columns(dataset: Dataset) -> Columns:
@@ -138,21 +143,23 @@ def _read_log(path: Path) -> tuple[Mapping[str, Any], ...]:
 
 
 def _fit_notes(settings: TokenizeSettings) -> tuple[str, ...]:
+    behaviour = ("codes are made of item vectors from behaviour",) if settings.tokenize.vectors == "collaborative" else ()
     if settings.cold.quantizer_fit == "all":
-        return ("transductive: the quantiser was fitted on all items, those without training interactions among them",)
-    return ("the quantiser was fitted on items with training interactions; the others were encoded with the frozen quantiser",)
+        learnt = "transductive: the quantiser was fitted on all items, those without training interactions among them"
+    else:
+        learnt = "the quantiser was fitted on items with training interactions; the others were encoded with the frozen quantiser"
+    return (learnt, *behaviour)
 
 
-def _refit(settings: TokenizeSettings, dataset: Dataset, vectors: Rows) -> Refit:
+def _refit(material: Material) -> Refit:
     """What fits the same quantiser with the next seed on the same rows, and encodes some items."""
 
     def refit(progress: Progress, wanted: NDArray[np.int64]) -> Codes:
-        config = settings.quantizer
+        config = material.settings.quantizer
         other = validate(type(config), {**config.model_dump(), "seed": getattr(config, "seed", 0) + 1})
-        split = LeaveOneOut(dataset.sequences())
-        rows = settings.fit_rows(split.warm_items(len(dataset.items)))
-        context = replace(settings.context(split, dataset.item_ids, rows), progress=progress)
-        return build_quantizer(other).fit(vectors[rows], context).encode(vectors[wanted], wanted)
+        context = replace(material.context(), progress=progress)
+        quantizer = build_quantizer(other).fit(material.vectors[material.rows], context)
+        return quantizer.encode(material.vectors[wanted], wanted)
 
     return refit
 

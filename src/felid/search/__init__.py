@@ -1,4 +1,4 @@
-"""Trie-constrained search for the most probable items."""
+"""Search for the items a model ranks first: by the likelihood of their codes, by inner product, or by both."""
 
 from felid.search.beam import Results, beam_search
 from felid.search.exact import score_items

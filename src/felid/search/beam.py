@@ -1,8 +1,7 @@
 """Beam search over a trie of real items: every result is an item, ties are broken by the smaller semantic ID.
 
-Beams are kept in trie order. The children of trie-ordered nodes are in trie order too, so the W best candidates are found
-with one threshold per user and come out in trie order again, equal scores in favour of the lexicographically smaller ID:
-no sort, and no dependence on how a library breaks ties.
+Beams are kept in trie order. The children of trie-ordered nodes are in trie order too, so the W best candidates come
+out in trie order again, equal scores in favour of the lexicographically smaller ID (`felid.search.top`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
+from felid.search.top import largest
 from felid.trie import ROOT
 
 
@@ -91,7 +91,7 @@ def beam_search(
         candidates = (scores[:, :, None] + gains).flatten(1)
         if closed is not None:
             candidates = _close(candidates, closed, level, nodes, trie)
-        chosen, scores = _best(candidates, num_beams)
+        chosen, scores = largest(candidates, num_beams)
         parents = chosen // children.shape[2]
         nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
         # a beam at -inf repeats the node before it, so that nodes stay in trie order and the live beam of a node comes first
@@ -135,14 +135,3 @@ def _close(candidates: Float[Tensor, "B C"], closed: Excluded, level: int, nodes
     place = torch.where(inside, slot * fan + closed.nodes[level] - trie.child_start[parent], width * fan)
     padded = torch.cat((candidates, candidates.new_zeros(batch, 1)), 1)
     return padded.scatter(1, place, -torch.inf)[:, :-1]
-
-
-def _best(candidates: Float[Tensor, "B C"], width: int) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
-    """Places and scores of the `width` largest candidates in ascending place; of equals the first ones."""
-    width = min(width, candidates.shape[1])
-    least = candidates.topk(width, dim=1).values[:, -1:]
-    above, equal = candidates > least, candidates == least
-    room = width - above.sum(1, keepdim=True)
-    chosen = above | (equal & (equal.cumsum(1) <= room))
-    places = torch.nonzero(chosen)[:, 1].view(-1, width)
-    return places, candidates.gather(1, places)

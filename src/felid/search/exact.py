@@ -10,6 +10,7 @@ from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
 from felid.search.beam import expand
+from felid.trie import ROOT
 
 
 @torch.inference_mode()
@@ -19,15 +20,14 @@ def score_items(model: GenerativeModel, histories: Histories, items: Int[Tensor,
     With `normalize: trie` the exponentials of all items of the trie sum to 1.
     """
     inputs, state = model.start(histories)
-    inputs = inputs[:, None]
-    parents = torch.zeros_like(items)
+    inputs, nodes = inputs[:, None], torch.full((len(items), 1), ROOT, device=items.device)  # the first code has no beams yet
     scores = torch.zeros(items.shape, device=items.device)
     for level in range(len(trie.sizes)):
         hidden, state = model.decoder.decode_step(inputs, state)
-        if level == 0:
-            hidden, state = hidden.expand(-1, items.shape[1], -1), state.choose(parents)
-        nodes, following = trie.paths[items, level], trie.paths[items, level + 1]
-        gains = expand(model, hidden, nodes, trie, level)[2]
+        gains = expand(model, hidden, nodes, trie, level)[2].expand(-1, items.shape[1], -1)
+        following = trie.paths[items, level + 1]
         scores = scores + gains.gather(2, (following - trie.child_start[nodes])[..., None])[..., 0]
-        inputs = model.code_vectors(trie.code[following], level)
+        if level == 0:
+            state = state.choose(torch.zeros_like(items))
+        inputs, nodes = model.code_vectors(trie.code[following], level), following
     return scores

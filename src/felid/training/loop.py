@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from pydantic import Field
 from rich.console import Console
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from felid.config import Config, as_tree
+from felid.config import as_tree
 from felid.errors import RecipeError
 from felid.models import load_weights
 from felid.models.base import Model, TrainingItems
@@ -24,44 +25,10 @@ from felid.progress import progress_bar
 from felid.training import checkpoints
 from felid.training.batches import Examples
 from felid.training.checkpoints import Progress
-from felid.training.schedule import Schedule, learning_rate_factor
+from felid.training.config import TrainingConfig
+from felid.training.schedule import learning_rate_factor
 
 Validate = Callable[[Model], dict[str, float]]
-
-
-class TrainingConfig(Config):
-    """Settings of the training loop. Defaults differ by model; see `felid.recipe.default_training`."""
-
-    epochs: int = Field(default=20, ge=1)
-    """Passes over all training targets, at most."""
-    batch_targets: int = Field(default=1024, ge=1)
-    """Target items per step (about; examples are not split)."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """Weight decay of AdamW."""
-    warmup_share: float = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps spent on linear warm-up."""
-    schedule: Schedule = "cosine"
-    """Decay after warm-up."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target probability spread over the valid codes."""
-    patience: int = Field(default=5, ge=0)
-    """Validations without a better NDCG@10 before training stops; 0 = never."""
-    validations_per_epoch: int = Field(default=1, ge=1)
-    """How often to validate."""
-    validation_users: int = Field(default=5000, ge=0)
-    """Users of the validation part to validate on, drawn at random; 0 = all."""
-    validation_beams: int = Field(default=20, ge=10)
-    """Beams of the validation searches."""
-    checkpoint_seconds: float = Field(default=60.0, gt=0)
-    """Longest time between two checkpoints: what an interruption can lose."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast; auto = bf16 where the hardware multiplies it natively."""
-    track: Literal["none", "tensorboard"] = "none"
-    """Experiment tracker (extra `track`)."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +110,23 @@ class _Run:
         self.order: dict[int, list[NDArray[np.int64]]] = {}
         self.progress = checkpoints.load_progress(folder)
         torch.manual_seed(seed)
-        if self.progress.last_checkpoint:
-            load_weights(folder / self.progress.last_checkpoint, model)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.wrapped, self.optimizer = accelerator.prepare(model, self.optimizer)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
+        self.judged = _twin(model) if config.average else model
         self.batches_per_epoch = len(self._batches(0))
         self.total_steps = self.batches_per_epoch * config.epochs
         if self.progress.last_checkpoint and not self.progress.finished:
-            state = checkpoints.load_state(folder, self.progress)
-            self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            console.print(f"training resumes at step {self.progress.step:,} of {self.total_steps:,}")
+            self._resume()
+
+    def _resume(self) -> None:
+        """Go back to the last checkpoint: its weights are those that are judged, the others are part of its state."""
+        load_weights(self.folder / self.progress.last_checkpoint, self.judged)
+        state = checkpoints.load_state(self.folder, self.progress)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.config.average:
+            self.model.load_state_dict(state["weights"])
+        torch.set_rng_state(state["rng"])
+        self.console.print(f"training resumes at step {self.progress.step:,} of {self.total_steps:,}")
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         if epoch not in self.order:
@@ -201,6 +172,9 @@ class _Run:
             group["lr"] = self.learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.config.average:
+            decay = min(self.config.average, (1 + self.progress.step) / (10 + self.progress.step))
+            get_ema_multi_avg_fn(decay)(list(self.judged.parameters()), list(self.model.parameters()), None)
         self.progress.step += 1
         self.progress.targets += len(targets)
         for name, part in losses.parts.items():
@@ -224,8 +198,8 @@ class _Run:
 
     def _validate(self) -> bool:
         progress = self.progress
-        self.model.eval()
-        metrics = self.validate(self.model)
+        self.judged.eval()
+        metrics = self.validate(self.judged)
         losses = {f"loss_{name}": part / max(1, progress.loss_targets) for name, part in progress.loss_sums.items()}
         loss = sum(losses.values())
         progress.loss_sums, progress.loss_targets = {}, 0
@@ -238,10 +212,20 @@ class _Run:
         stop = 0 < self.config.patience <= progress.validations_since_best
         progress.finished = stop or progress.epoch >= self.config.epochs
         self.accelerator.log({"loss": loss, **losses, **metrics}, step=progress.step)
+        heads = f" ({', '.join(f'{name[5:]} {part:.4f}' for name, part in losses.items())})" if len(losses) > 1 else ""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.console.print(f"epoch {epoch:g}  loss {loss:.4f}  {shown}{'  *' if is_best else ''}{'  (stops)' if stop else ''}")
+        marks = ("  *" if is_best else "") + ("  (stops)" if stop else "")
+        self.console.print(f"epoch {epoch:g}  loss {loss:.4f}{heads}  {shown}{marks}", soft_wrap=True)
         return is_best
 
     def _save(self, *, is_best: bool) -> None:
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
-        checkpoints.save(self.folder, self.progress, self.model, state, is_best=is_best)
+        if self.config.average:
+            state["weights"] = self.model.state_dict()
+        checkpoints.save(self.folder, self.progress, self.judged, state, is_best=is_best)
+
+
+def _twin(model: Model) -> Model:
+    """A model of the same weights; what training does not change is not copied."""
+    shared = [*model.buffers(), model.catalogue]
+    return copy.deepcopy(model, {id(thing): thing for thing in shared})

@@ -1,0 +1,144 @@
+"""Softmax losses over many items that never hold all logits at once.
+
+With C contexts, R items and no trick, the logits, their exponentials and the gradient of both take (C, R) floats each,
+far more than all else in a model. Here a slice of contexts goes through all three before the next one starts, and leaves
+only its part of the gradients behind. (Computing the gradient in the forward pass saves a second matrix product, as in
+Liger-Kernel, Hsu et al. 2024, arXiv:2410.10989.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**27}
+"""Logits held at once, by device."""
+COUNT_POWER = 0.75
+"""Negatives are drawn in proportion to this power of an item's interactions (Mikolov et al. 2013, arXiv:1310.4546)."""
+
+
+def sum_logsumexp(contexts: Float[Tensor, "M D"], vectors: Float[Tensor, "R D"]) -> Float[Tensor, ""]:
+    """Sum over contexts of the logarithm of the summed exponentials of their inner products with all vectors.
+
+    Matrix products run in the precision of autocast where it is on, everything else in float32.
+    """
+    device = contexts.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    apply: Callable[..., Tensor] = _SumLogSumExp.apply
+    return apply(contexts, vectors, dtype)
+
+
+class _SumLogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, contexts: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:
+        wanted = any(ctx.needs_input_grad)
+        with torch.autocast(contexts.device.type, enabled=False):
+            total, *gradients = _chunked(contexts.to(dtype), vectors.to(dtype), gradients=wanted)
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
+        of_contexts, of_vectors = ctx.saved_tensors
+        return of_contexts * outer, of_vectors * outer, None
+
+
+def _chunked(contexts: Tensor, vectors: Tensor, *, gradients: bool) -> list[Tensor]:
+    """The sum of the logsumexps, and its gradients by contexts and vectors, all float32."""
+    rows = max(16, CHUNK_ELEMENTS[contexts.device.type] // len(vectors))
+    products = contexts.new_empty(min(rows, len(contexts)), len(vectors))  # one for all chunks: fresh memory is slow
+    floats = products if products.dtype == torch.float32 else torch.empty_like(products, dtype=torch.float32)
+    total = torch.zeros((), device=contexts.device)
+    of_contexts, of_vectors = (torch.zeros_like(x, dtype=torch.float32) for x in (contexts, vectors))
+    for start in range(0, len(contexts), rows):
+        chunk = contexts[start : start + rows]
+        product = torch.mm(chunk, vectors.T, out=products[: len(chunk)])
+        weights = floats[: len(chunk)].copy_(product)
+        top = weights.amax(1, keepdim=True)
+        sums = weights.sub_(top).exp_().sum(1, keepdim=True)
+        total += (sums.log() + top).sum()
+        if gradients:
+            weights = product.copy_(weights)
+            of_contexts[start : start + rows] = weights @ vectors
+            of_contexts[start : start + rows] /= sums
+            of_vectors += weights.T @ (chunk / sums).to(chunk.dtype)
+    return [total, of_contexts, of_vectors] if gradients else [total]
+
+
+def full_softmax_loss(
+    contexts: Float[Tensor, "M D"], vectors: Float[Tensor, "R D"], targets: Int[Tensor, " M"], smoothing: float = 0.0
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Cross-entropy of the targets over all `vectors`, summed: the loss to minimise (smoothed), and without smoothing.
+
+    Args:
+        contexts: float32, inner products with `vectors` are logits.
+        vectors: float32, one per candidate.
+        targets: the row of each target in `vectors`.
+        smoothing: share of the target probability spread over all candidates.
+    """
+    log_z = sum_logsumexp(contexts, vectors)
+    gold = (contexts * F.embedding(targets, vectors)).sum()
+    loss = log_z - gold
+    if smoothing:
+        loss = loss + smoothing * (gold - contexts.sum(0) @ vectors.mean(0))
+    return loss, (log_z - gold).detach()
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Items drawn with replacement, which stand for all others in a sampled softmax.
+
+    Attributes:
+        items: (S,) item_index, or rows of a matrix of vectors.
+        log_expected: (S,) logarithm of how often each item is expected among the S.
+    """
+
+    items: Tensor
+    log_expected: Tensor
+
+    @classmethod
+    def draw(cls, counts: Float[Tensor, " N"], num: int) -> Negatives:
+        """`num` items drawn in proportion to counts**0.75, by torch's global generator; items without a count never are."""
+        weights = counts**COUNT_POWER
+        items = torch.multinomial(weights, num, replacement=True)
+        return cls(items, (weights[items] / weights.sum() * num).log())
+
+
+def sampled_softmax_loss(
+    contexts: Float[Tensor, "M D"],
+    vectors: Float[Tensor, "R D"],
+    targets: Int[Tensor, " M"],
+    negatives: Negatives,
+    smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """`full_softmax_loss` with the other candidates estimated from a sample.
+
+    Every negative counts 1 / (times it is expected in the sample), which makes the sum of exponentials unbiased (Bengio and
+    Senecal 2008; the correction by log Q of Yi et al. 2019). The target is there for certain, so its logit stays as it is, and
+    where it was also drawn it does not count again.
+
+    Args:
+        contexts: float32, inner products with `vectors` are logits.
+        vectors: float32, holds at least the targets and the negatives.
+        targets: the row of each target in `vectors`.
+        negatives: `items` are rows of `vectors`.
+        smoothing: share of the target probability spread over all candidates, these too estimated from the sample.
+    """
+    gold = (contexts * F.embedding(targets, vectors)).sum(1)
+    others = F.embedding(negatives.items, vectors)
+    logits = (contexts @ others.T).float() - negatives.log_expected
+    logits = logits.masked_fill(targets[:, None] == negatives.items, -torch.inf)
+    log_z = torch.cat((gold[:, None], logits), 1).logsumexp(1).sum()
+    loss = log_z - gold.sum()
+    if smoothing:
+        mean = (-negatives.log_expected).softmax(0) @ others
+        loss = loss + smoothing * (gold.sum() - contexts.sum(0) @ mean)
+    return loss, (log_z - gold.sum()).detach()

@@ -1,0 +1,50 @@
+"""Settings of the training loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from felid.config import Config
+from felid.training.schedule import Schedule
+
+
+class TrainingConfig(Config):
+    """Settings of the training loop. Defaults differ by model; see `felid.recipe.default_training`."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over all training targets, at most."""
+    batch_targets: int = Field(default=1024, ge=1)
+    """Target items per step (about; examples are not split)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps spent on linear warm-up."""
+    schedule: Schedule = "cosine"
+    """Decay after warm-up."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target probability spread over all choices: valid codes, warm items."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Decay per step of a moving average of the weights, which is then what is validated and kept; 0 = no average. Early steps
+    weigh less: the decay of step t is at most (1 + t) / (10 + t)."""
+    patience: int = Field(default=5, ge=0)
+    """Validations without a better NDCG@10 before training stops; 0 = never."""
+    validations_per_epoch: int = Field(default=1, ge=1)
+    """How often to validate."""
+    validation_users: int = Field(default=5000, ge=0)
+    """Users of the validation part to validate on, drawn at random; 0 = all."""
+    validation_beams: int = Field(default=20, ge=10)
+    """Beams of the validation searches."""
+    validation_mode: Literal["auto", "generative", "dense", "fused"] = "auto"
+    """How validation ranks items; auto = by the dense head where the model has one, which is the quickest."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0)
+    """Longest time between two checkpoints: what an interruption can lose."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Autocast; auto = bf16 where the hardware multiplies it natively."""
+    track: Literal["none", "tensorboard"] = "none"
+    """Experiment tracker (extra `track`)."""

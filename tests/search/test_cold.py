@@ -1,0 +1,64 @@
+"""TIGER's rule for new items against lists and loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from felid.search.cold import ColdRelatives
+from felid.semantic_ids import SemanticIds
+from felid.testing import CodeTable, code_tables
+
+
+def dumb_place(
+    ids: SemanticIds, warm: np.ndarray, found: list[tuple[int, float]], k: int, limit: int, seen: set[int]
+) -> list[tuple[int, float]]:
+    result: list[tuple[int, float]] = []
+    placed, families = 0, set()
+    for item, score in found:
+        result.append((item, score))
+        prefix = tuple(ids.codes[item, :-1])
+        if prefix in families:
+            continue
+        families.add(prefix)
+        for other in range(len(warm)):
+            if not warm[other] and other not in seen and tuple(ids.codes[other, :-1]) == prefix and placed < limit:
+                result.append((other, score))
+                placed += 1
+    return result[:k]
+
+
+@settings(max_examples=60, deadline=None)
+@given(code_tables(max_levels=3, max_size=3, max_items=20), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_cold_items_follow_the_first_warm_one_of_their_family(table: CodeTable, limit: int, random: object) -> None:
+    codes, sizes = table
+    ids, num_items, k = SemanticIds(codes, sizes, np.arange(len(codes))), len(codes), random.randint(1, len(codes))
+    warm = np.array([random.random() < 0.6 for _ in range(num_items)])
+    seen = [[random.randrange(num_items) for _ in range(2)] + [-1] for _ in range(3)]
+    lists = []
+    for row in seen:
+        pool = [item for item in np.flatnonzero(warm).tolist() if item not in row]
+        lists.append(random.sample(pool, min(k, len(pool))))
+    items = np.array([row + [-1] * (k - len(row)) for row in lists])
+    scores = np.where(items >= 0, -np.arange(k, dtype=np.float32), -np.inf)
+    relatives = ColdRelatives.of(ids, warm)
+    for known in (np.array(seen), None):
+        new_items, new_scores = relatives.place(items, scores, limit, known)
+        assert (new_items.dtype, new_scores.dtype) == (items.dtype, scores.dtype)
+        for row in range(3):
+            banned = set(seen[row]) if known is not None else set()
+            found = [(item, -float(place)) for place, item in enumerate(lists[row])]
+            wanted = dumb_place(ids, warm, found, k, limit, banned)
+            assert new_items[row].tolist() == [item for item, _ in wanted] + [-1] * (k - len(wanted))
+            assert new_scores[row].tolist() == [score for _, score in wanted] + [-np.inf] * (k - len(wanted))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_families_of_a_catalogue(shared: bool) -> None:
+    codes = np.array([[0, 1, 0], [0, 0, 1], [0, 1, 2], [2, 1, 0], [0, 1, 1], [2, 1, 0 if shared else 1]], np.int32)
+    relatives = ColdRelatives.of(SemanticIds(codes, (3, 2, 3), np.arange(6), shared=shared), np.arange(6) < 3)
+    assert relatives.family.tolist() == [1, 0, 1, 2, 1, 2]
+    assert relatives.cold.tolist() == [4, 3, 5]
+    assert relatives.start.tolist() == [0, 0, 1, 3]
