@@ -126,6 +126,13 @@ def test_the_same_poison_spoils_a_training_that_holds_nothing_out(tmp_path: Path
     assert not equal(*(weights(world, "sasrec", tmp_path / str(place)) for place, world in enumerate(worlds)))
 
 
+def test_choices_are_made_without_the_targets_of_the_test_group() -> None:
+    """The best checkpoint and the fusion weight come from these users."""
+    held, targets = CLEAN.split.held_out, CLEAN.fitting("lynx").sample(0).targets
+    assert held.test[CLEAN.split.evaluation("validation").targets].any()
+    assert not held.test[targets].any() and held.validation[targets].any()
+
+
 @pytest.mark.parametrize("kind", ["lynx", "tiger"])
 def test_counts_and_trie_hold_warm_items_only(kind: AnyKind) -> None:
     fitting = CLEAN.fitting(kind)

@@ -21,8 +21,11 @@ from rich.console import Console
 import felid
 from felid.artifacts import lock, open_artifact, read_json
 from felid.cli import main
+from felid.data.dataset import Dataset
+from felid.data.holdout import split_of
+from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
-from felid.recipe import Recipe, load_recipe, resolve
+from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
 
 SMALL = [
     "dataset.num_users=300",
@@ -31,6 +34,8 @@ SMALL = [
     "model.width=32",
     "model.feed_forward=64",
     "training.epochs=2",
+    "search.num_beams=20",
+    "search.candidates=20",
 ]
 
 
@@ -204,7 +209,7 @@ def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
 
 def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) -> None:
     """SIGINT in the middle of training: exit code 130 and no train artifact; the same command goes on from there."""
-    command = ["run", "tiny", *SMALL, "training.epochs=12", "training.checkpoint_seconds=0.01", "--out", str(tmp_path)]
+    command = ["run", "tiny", *SMALL, "training.epochs=6", "training.checkpoint_seconds=0.01", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "felid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -411,21 +416,21 @@ def test_evaluation_uses_the_search_settings_of_its_recipe(run: Path, monkeypatc
 
     def spy(cls: type[felid.Recommender], *arguments: object, **settings: object) -> felid.Recommender:
         recommender: felid.Recommender = load(cls, *arguments, **settings)
-        seen.append(recommender.search.num_beams)
+        seen.append(recommender.ranker.search.num_beams)
         return recommender
 
     monkeypatch.setattr(felid.Recommender, "load", classmethod(spy))
     for beams in (11, 12, 13):
         Pipeline(small(f"search.num_beams={beams}"), run).run()
     assert seen == [11, 12, 13]
-    assert felid.Recommender.load(run).search.num_beams == 13
+    assert felid.Recommender.load(run).ranker.search.num_beams == 13
 
 
 def test_starting_over_keeps_the_recommender_until_the_new_one_is_whole(run: Path) -> None:
     """SIGKILL in the middle of `train --fresh`: the old recommender still answers, and the next run finishes the new one."""
     Pipeline(small(), run).run()
     before = felid.Recommender.load(run).recommend([0], 3)
-    slow = "import felid.pipeline as p, os\np.train = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+    slow = "import felid.fitting as p, os\np.train = lambda *_, **__: os.kill(os.getpid(), 9)\n"
     code = f"{slow}from felid.cli import main\nimport sys\nsys.argv = ['felid', 'train', {str(run)!r}, '--fresh']\nmain()"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     assert felid.Recommender.load(run).recommend([0], 3) == before
@@ -494,14 +499,97 @@ def test_ids_with_commas_can_be_quoted(in_folder: Path) -> None:
     assert "00 number 0" in result.stdout  # and a title of digits stays text
 
 
-def test_cold_items_take_no_probability_from_trained_ones(tmp_path: Path) -> None:
-    """The softmax of lynx runs over the training catalogue, in training and in search alike."""
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> felid.Recommender:
+    """A joint lynx for the small world in which every item has a cold twin."""
     dataset = felid.load_dataset("synthetic", num_users=300)
-    items = pl.concat([dataset.items, dataset.items.with_columns(pl.col("item_id") + 10_000)])  # a cold twin of every item
+    items = pl.concat([dataset.items, dataset.items.with_columns(pl.col("item_id") + 10_000)])
     doubled = felid.Dataset.from_frames("twins", dataset.interactions, items)
-    recommender = felid.fit(doubled, small(), tmp_path / "run")
-    history = recommender.history_of(0)[:-2]
-    scores = recommender.score(history, items["item_id"].to_list())
+    return felid.fit(doubled, small("evaluation.bootstrap=10"), tmp_path_factory.mktemp("twins"))
+
+
+@pytest.mark.parametrize("mode", ["generative", "dense"])
+def test_scores_are_probabilities_over_all_items_that_can_be_recommended(twins: felid.Recommender, mode: Mode) -> None:
+    history = twins.history_of(0)[:-2]
+    scores = twins.in_mode(mode).score(history, twins.ids.item_ids.tolist())
+    assert np.isfinite(scores).all()
     assert np.exp(scores.astype(np.float64)).sum() == pytest.approx(1, abs=1e-3)
-    assert not np.isfinite(scores[len(dataset.items) :]).any()
-    assert all(item.item_id < 10_000 for item in recommender.recommend(history, 50))
+
+
+def test_a_trie_that_was_not_trained_beside_other_codes_recommends_no_cold_items(tmp_path: Path) -> None:
+    recipe = small("model.level_share=0", "model.dense_weight=0", "evaluation.bootstrap=10")
+    Pipeline(recipe, tmp_path).run()
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["variants"] == {}
+    assert (
+        "items of the catalogue, no sampling; 127 of them, without training interactions, lynx never recommends"
+        in (metrics["policy"]["candidates"])
+    )
+    recommender = felid.Recommender.load(tmp_path)
+    history = recommender.history_of(0)[:-2]
+    scores = recommender.score(history, recommender.ids.item_ids.tolist())
+    assert np.isfinite(scores).sum() == len(scores) - 127
+    assert np.exp(scores.astype(np.float64)).sum() == pytest.approx(1, abs=1e-3)
+
+
+# several ways to rank, and models without codes
+
+
+def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> None:
+    metrics = read_json(run / "metrics.json")
+    assert metrics["system"] == "lynx"
+    assert list(metrics["variants"]) == ["lynx, generative", "lynx, dense"]
+    ranks = pl.read_parquet(open_artifact(run / read_json(run / "run.json")["stages"]["evaluate"]).path / "ranks.parquet")
+    recommender = felid.Recommender.load(run)
+    user = recommender.known.user_ids.tolist()[0]
+    history = recommender.history_of(user)
+    for mode in ("fused", "generative", "dense"):
+        system = "lynx" if mode == "fused" else f"lynx, {mode}"
+        row = ranks.filter(system=system, part="test", policy="seen_removed", user_id=user)
+        listed = [item.item_id for item in recommender.in_mode(mode).recommend([history[:-1]], 10)[0]]
+        assert row["rank"].item() == (listed.index(history[-1]) + 1 if history[-1] in listed else 0)
+        printed = felid_command("recommend", run, "--user", str(user), "-k", "3", "--mode", mode)
+        for item in recommender.in_mode(mode).recommend([history], 3)[0]:
+            assert f"{item.score:.3f}" in printed.stdout
+    assert felid_command("recommend", run, "--user", str(user), "--mode", "dence").returncode == 2
+
+
+def test_another_mode_than_the_best_is_named(run: Path) -> None:
+    Pipeline(small("search.mode=dense", "evaluation.bootstrap=10"), run).run()
+    metrics = read_json(run / "metrics.json")
+    assert metrics["system"] == "lynx, dense"
+    assert list(metrics["variants"]) == ["lynx", "lynx, generative"]
+    assert felid.Recommender.load(run).ranker.mode == "dense"
+    Pipeline(small(), run).run()
+    assert metrics["test"]["recall@10"] == read_json(run / "metrics.json")["variants"]["lynx, dense"]["recall@10"]
+
+
+def test_sasrec_runs_with_the_same_recipe_and_leaves_its_vectors_for_others(tmp_path: Path) -> None:
+    with pytest.warns(felid.FelidWarning, match="made for lynx"):
+        recipe = small("model.kind=sasrec", *SMALL[3:], "evaluation.bootstrap=10")
+    assert recipe.training.learning_rate == SASREC_TRAINING.learning_rate
+    Pipeline(recipe, tmp_path / "a").run()
+    metrics = read_json(tmp_path / "a" / "metrics.json")
+    assert metrics["system"] == "sasrec"
+    assert metrics["variants"] == {}
+    assert "127 of them, without training interactions, sasrec never recommends" in metrics["policy"]["candidates"]
+    assert felid_command("recommend", tmp_path / "a", "--user", "0", "--mode", "fused").returncode == 2
+    left = next(tmp_path.glob("a/train/*/item_vectors"))
+    given = f"collaborative={{kind: precomputed, vectors: {left / 'raw.npy'}, ids: {left / 'item_ids.json'}}}"
+    aligned = ["quantizer={kind: rqvae, sizes: [8, 8], hidden: [8], latent: 4, epochs: 2, alignment_weight: 1}"]
+    Pipeline(small(*aligned, given), tmp_path / "b").run("tokenize")
+
+
+def test_items_that_are_held_out_of_training_are_reported_alone(tmp_path: Path) -> None:
+    held_out = ["holdout.rule=newest", "holdout.share=0.1", "evaluation.bootstrap=10"]
+    Pipeline(small(*held_out, "embedding.kind=lsa"), tmp_path).run()
+    metrics = read_json(tmp_path / "metrics.json")
+    assert metrics["test_cold"]["num_users"] + metrics["test_warm"]["num_users"] < metrics["test"]["num_users"]
+    assert "newest 10 %" in metrics["policy"]["cold"]
+    recommender = felid.Recommender.load(tmp_path)
+    catalogue = recommender.ranker.catalogue
+    split = split_of(Dataset.load(tmp_path / read_json(tmp_path / "run.json")["stages"]["data"]), small(*held_out).holdout)
+    assert split.held_out is not None
+    assert not catalogue.warm[split.held_out.either].any()
+    with_them = read_json(next(tmp_path.glob("embed/*/manifest.json")))["inputs"]
+    assert set(with_them) == {"data", "holdout"}

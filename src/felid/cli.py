@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 import yaml
@@ -150,6 +150,9 @@ def recommend(
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the data; needs --out.")] = False,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Items of the history may come again.")] = False,
+    mode: Annotated[
+        Literal["generative", "dense", "fused"] | None, typer.Option(help="How to rank; default: that of the run.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file for --all-users.")] = None,
 ) -> None:
     """Recommend the next items for a history, a user or all users."""
@@ -160,6 +163,8 @@ def recommend(
     from felid.recommender import Recommender
 
     recommender = Recommender.load(run)
+    if mode is not None:
+        recommender = recommender.in_mode(mode)
     if out is not None:
         _recommend_all(recommender, k, not keep_seen, out)
         return

@@ -92,7 +92,7 @@ class Fitting:
 
     def sample(self, num_users: int) -> EvaluationSet:
         """Validation users drawn at random (the head of a file is not like its tail); 0 = all."""
-        part = self.split.evaluation("validation")
+        part = self.split.selection()
         if not 0 < num_users < len(part.targets):
             return part
         users = np.sort(np.random.default_rng(self.seed).permutation(len(part.targets))[:num_users])
@@ -109,12 +109,12 @@ class Fitting:
             judged["generative_"] = "generative", self.sample(SIDE_USERS)
 
         def validate(model: Model) -> dict[str, float]:
-            found = [(name, self._metrics(model, *what)) for name, what in judged.items()]
+            found = [(name, self.metrics(model, *what)) for name, what in judged.items()]
             return {name + metric: value for name, metrics in found for metric, value in metrics.items()}
 
         return validate
 
-    def _metrics(self, model: Model, mode: Mode, sample: EvaluationSet) -> dict[str, float]:
+    def metrics(self, model: Model, mode: Mode, sample: EvaluationSet) -> dict[str, float]:
         ranker = ItemRanker(model, self.catalogue, SearchConfig(mode=mode, num_beams=self.training.validation_beams))
         num_items = len(self.catalogue.warm)
         k = min(10, num_items)  # in a smaller catalogue a list of 10 is the whole of it

@@ -72,14 +72,10 @@ def _rankers(recommender: Recommender, system: str) -> dict[str, ItemRanker]:
 
     The model's best mode has the plain name.
     """
-    model, own = recommender.model, recommender.ranker
-    best, modes = model.modes[0], (own.mode, *(mode for mode in model.modes if mode != own.mode))
-    return {
-        system if mode == best else f"{system}, {mode}": own
-        if mode == own.mode
-        else ItemRanker(model, model.catalogue, own.search.model_copy(update={"mode": mode}))
-        for mode in modes
-    }
+    best, own = recommender.model.modes[0], recommender.ranker
+    modes = (own.mode, *(mode for mode in recommender.model.modes if mode != own.mode))
+    rankers = (own if mode == own.mode else recommender.in_mode(mode).ranker for mode in modes)
+    return dict(zip((system if mode == best else f"{system}, {mode}" for mode in modes), rankers, strict=True))
 
 
 def _never(name: str, ranker: ItemRanker, cold: NDArray[np.int64], split: LeaveOneOut) -> str:

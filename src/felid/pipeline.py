@@ -37,6 +37,7 @@ from felid.recipe import Recipe
 from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
 from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
+from felid.warmup import WarmupConfig
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -151,7 +152,9 @@ class Pipeline:
         """Digests of everything that a stage reads."""
         inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
         reads_split = stage in ("tokenize", "train") or (stage == "embed" and isinstance(self.recipe.embedding, LsaConfig))
-        if reads_split and self._takes_out:
+        warms_up = stage == "tokenize" and isinstance(self.recipe.collaborative, WarmupConfig)
+        chooses = stage == "train" or warms_up  # validates, which leaves out targets that are kept for the test
+        if chooses or (reads_split and self._takes_out):
             inputs["holdout"] = digest(as_tree(self.recipe.holdout))
         return inputs
 

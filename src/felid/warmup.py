@@ -18,7 +18,7 @@ from felid.embedding.precomputed import PrecomputedConfig
 from felid.models.sasrec import SASRecConfig
 from felid.training import TrainingConfig
 
-MODEL = SASRecConfig(text=True)
+MODEL = SASRecConfig(text=True, own_dropout=0.2)
 TRAINING = TrainingConfig(batch_targets=512, learning_rate=1e-3, epochs=10)
 
 

@@ -70,6 +70,7 @@ def test_vocabulary_probabilities_of_all_items_sum_to_less_than_one(kind: Kind) 
 @torch.no_grad()
 def test_teacher_forcing_gives_the_scores_of_search(kind: Kind, normalize: str, ids: SemanticIds) -> None:
     model, rows = random_model(kind, ids, normalize=normalize), random_histories(ids)
+    model.level_share = 0.0
     scores = whole_catalogue(model, ids, rows)
     for target in range(ids.num_items):
         targets, last = targets_after(model, rows, [target] * len(rows))
@@ -90,10 +91,12 @@ def test_every_position_of_a_causal_model_is_a_prefix_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level_share", [0.0, 0.2])
 @torch.no_grad()
-def test_smoothing_spreads_over_valid_children_only(kind: Kind) -> None:
+def test_smoothing_spreads_over_valid_children_only(kind: Kind, level_share: float) -> None:
     ids, smoothing = SINGLE_CHILDREN, 0.3
     model, rows = random_model(kind, ids, normalize="trie"), random_histories(ids)
+    model.level_share = level_share
     targets, _ = targets_after(model, rows, [0, 2, 4, 1])
     histories = histories_of(rows, user_tokens(model, len(rows)))
     hidden = model.target_states(histories, targets)
@@ -105,7 +108,8 @@ def test_smoothing_spreads_over_valid_children_only(kind: Kind) -> None:
             logits = model.logits(state[level], level)
             log_z = math.log(sum(math.exp(logits[c]) for c in valid))
             share = {c: smoothing / len(valid) + (1 - smoothing) * (c == code[level]) for c in valid}
-            wanted -= sum(share[c] * (float(logits[c]) - log_z) for c in valid)
+            wanted -= (1 - level_share) * sum(share[c] * (float(logits[c]) - log_z) for c in valid)
+            wanted -= level_share * float(logits.log_softmax(0)[code[level]])
     log_probs, loss = likelihood(model, histories, targets, torch_trie(ids), smoothing)
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
     torch.testing.assert_close(log_probs, likelihood(model, histories, targets, torch_trie(ids))[0])

@@ -6,21 +6,25 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from felid.models import load_weights
 from felid.models.base import Histories
 from felid.training import Examples, TrainingData
 from felid.training.checkpoints import Progress, load_progress, load_state
-from tests.tiny import KINDS, Kind
-from tests.training.world import LONG, SHORT, Setting
+from tests.tiny import AnyKind
+from tests.training.world import SETTINGS, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +54,7 @@ class Interrupted(Examples):
 def interrupted(setting: Setting, after: int) -> TrainingData:
     e = setting.data.examples
     examples = Interrupted(e.sequences, e.rows, e.starts, e.lengths, e.causal, [after])
-    return TrainingData(examples, setting.data.trie, setting.data.user_tokens)
+    return TrainingData(examples, setting.data.items, setting.data.user_tokens)
 
 
 def without_times(progress: Progress) -> list[dict[str, float]]:
@@ -64,39 +68,47 @@ def assert_same(one: Setting, first: Progress, other: Setting, second: Progress)
         assert torch.equal(tensor, other.model.state_dict()[name]), name
 
 
-def assert_whole(folder: Path) -> None:
+def assert_whole(folder: Path, kind: AnyKind) -> None:
     """Every checkpoint in the folder has all its files, and those that progress names are there."""
     found = {path.name for path in folder.glob("checkpoint-*")}
     progress = load_progress(folder)
     assert {progress.last_checkpoint, progress.best_checkpoint} - {""} <= found
     for name in found:
         assert {path.name for path in (folder / name).iterdir()} == {"config.json", "model.safetensors", "state.pt"}
-        load_weights(folder / name, Setting.of("lynx").model)
+        load_weights(folder / name, Setting.of(kind).model)
     if progress.last_checkpoint:
         assert load_state(folder, progress)["optimizer"]["state"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("checkpoint_seconds", [1e-6, 1e6], ids=["every step", "at validations only"])
-def test_resumed_equals_uninterrupted(kind: Kind, checkpoint_seconds: float, tmp_path: Path) -> None:
-    config = SHORT.model_copy(update={"checkpoint_seconds": checkpoint_seconds})
-    whole = Setting.of(kind)
-    wanted = whole.train(tmp_path / "whole", config)
-    rng = np.random.default_rng(int(checkpoint_seconds))
-    for sitting in range(3):
-        parts = Setting.of(kind, seed=sitting)  # its first weights are the right ones in the first sitting only
-        parts.data = interrupted(parts, int(rng.integers(1, wanted.step // 4)) if sitting else wanted.step // 3)
-        with pytest.raises(KeyboardInterrupt):
-            parts.train(tmp_path / "parts", config)
-    torch.rand(7)  # the state of the process must not matter
-    resumed = Setting.of(kind, seed=5)
-    found = resumed.train(tmp_path / "parts", config)
-    assert_same(whole, wanted, resumed, found)
-    assert not list((tmp_path / "parts").glob(".*"))
+@cache
+def uninterrupted(name: str) -> tuple[Setting, Progress]:
+    setting = Setting.named(name)
+    with tempfile.TemporaryDirectory() as folder:
+        return setting, setting.train(Path(folder), SETTINGS[name][2])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@settings(max_examples=2, deadline=None)
+@given(kills=st.lists(st.integers(0, 19), min_size=1, max_size=3), every_step=st.booleans())
+def test_resumed_equals_uninterrupted(name: str, kills: list[int], every_step: bool) -> None:
+    """Wherever it is stopped: after each number of steps in `kills`, counted from where the sitting began."""
+    whole, wanted = uninterrupted(name)
+    config = SETTINGS[name][2].model_copy(update={"checkpoint_seconds": 1e-6 if every_step else 1e6})
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for sitting, kill in enumerate(kills):
+            parts = Setting.named(name, seed=sitting)  # its first weights are the right ones in the first sitting only
+            parts.data = interrupted(parts, min(kill, wanted.step - 1 - load_progress(folder).step))
+            with pytest.raises(KeyboardInterrupt):
+                parts.train(folder, config)
+        torch.rand(7)  # the state of the process must not matter
+        resumed = Setting.named(name, seed=5 if load_progress(folder).step else 0)
+        assert_same(whole, wanted, resumed, resumed.train(folder, config))
+        assert not list(folder.glob(".*"))
 
 
 def test_an_interruption_during_validation_loses_nothing_before_it(tmp_path: Path) -> None:
-    whole, parts, resumed = Setting.of("lynx"), Setting.of("lynx"), Setting.of("lynx")
+    whole, parts, resumed = Setting.of("sasrec"), Setting.of("sasrec"), Setting.of("sasrec")
     wanted = whole.train(tmp_path / "whole")
 
     def broken(model: object) -> dict[str, float]:
@@ -113,18 +125,18 @@ def test_an_interruption_during_validation_loses_nothing_before_it(tmp_path: Pat
 def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Setting.of("lynx")
+    whole = Setting.of("sasrec")
     wanted = whole.train(tmp_path / "whole")
     for place in ("torch.save", "os.rename", "felid.training.checkpoints.write_json", "shutil.rmtree"):
         folder, calls = tmp_path / place, iter([None] * 5)
         with monkeypatch.context() as patch:
             patch.setattr(place, failing(place, calls))
             with pytest.raises(KeyboardInterrupt):
-                Setting.of("lynx").train(folder)
+                Setting.of("sasrec").train(folder)
         assert load_progress(folder).step >= 1
         if place != "shutil.rmtree":  # what is being removed is named by nothing any more
-            assert_whole(folder)
-        again = Setting.of("lynx")
+            assert_whole(folder, "sasrec")
+        again = Setting.of("sasrec")
         assert_same(whole, wanted, again, again.train(folder))
 
 
@@ -142,29 +154,21 @@ def failing(place: str, calls: Iterator[None]) -> object:
     return call
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, Progress]:
-    """A long training that nothing interrupts."""
-    torch.set_num_threads(1)
-    setting = Setting.of("lynx")
-    return setting, setting.train(tmp_path_factory.mktemp("whole"), LONG)
-
-
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_process_leaves_whole_checkpoints_and_resumes(
-    stop: signal.Signals, whole: tuple[Setting, Progress], tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "tests.training.world", str(tmp_path), "lynx"]
+def test_a_process_killed_at_a_random_step_leaves_whole_checkpoints_and_resumes(tmp_path: Path) -> None:
+    name = "lynx, averaged"
+    config, whole = SETTINGS[name][2].model_copy(update={"epochs": 8}), Setting.named(name)
+    wanted = whole.train(tmp_path / "whole", config)
+    step, folder = int(np.random.default_rng().integers(1, wanted.step // 2)), tmp_path / "killed"
+    command = [sys.executable, "-m", "tests.training.world", str(folder), name, config.model_dump_json()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
-        while load_progress(tmp_path).step < 9 and time.monotonic() < deadline and process.poll() is None:
+        while load_progress(folder).step < step and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(stop)
+        process.kill()
         errors = process.communicate(timeout=60)[1].decode()
-    assert process.returncode not in (0, None), errors
-    assert stop == signal.SIGKILL or "KeyboardInterrupt" in errors
-    assert 9 <= load_progress(tmp_path).step < whole[1].step
-    assert_whole(tmp_path)
-    resumed = Setting.of("lynx", seed=4)
-    assert_same(*whole, resumed, resumed.train(tmp_path, LONG))
+    assert process.returncode == -signal.SIGKILL, errors
+    assert step <= load_progress(folder).step < wanted.step, f"killed from step {step} on"
+    assert_whole(folder, "lynx")
+    resumed = Setting.named(name, seed=4)
+    assert_same(whole, wanted, resumed, resumed.train(folder, config))

@@ -28,11 +28,10 @@ from tests.tiny import AnyKind, config_of, histories_of, torch_trie
 
 SHORT = TrainingConfig(epochs=3, batch_targets=64, validations_per_epoch=2, patience=0, precision="fp32", checkpoint_seconds=1e-6)
 """Three epochs with a checkpoint after every step."""
-LONG = SHORT.model_copy(update={"epochs": 12})
 
 Changes = dict[str, object]
 SETTINGS: dict[str, tuple[AnyKind, Changes, TrainingConfig]] = {
-    "tiger": ("tiger", {}, SHORT),
+    "tiger": ("tiger", {}, SHORT.model_copy(update={"epochs": 2})),
     "lynx": ("lynx", {"own_dropout": 0.3}, SHORT),
     "lynx, averaged": ("lynx", {"own_dropout": 0.3}, SHORT.model_copy(update={"average": 0.9})),
     "sasrec": ("sasrec", {}, SHORT),

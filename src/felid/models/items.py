@@ -6,12 +6,16 @@ a model work without it, so that cold and new items, which have their content al
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from felid.models.base import Catalogue
 
@@ -105,6 +109,29 @@ class ItemVectors(nn.Module):
         if not self._drops:
             return torch.ones(count, dtype=torch.bool, device=self.place.device)
         return torch.rand(count, device=self.place.device) >= self.own_dropout
+
+
+def sum_of_rows(table: Float[Tensor, "V D"], rows: Int[Tensor, "R L"]) -> Float[Tensor, "R D"]:
+    """The sum of L rows of a table for each of R items (an embedding bag with a faster gradient)."""
+    apply: Callable[..., Tensor] = _SumOfRows.apply
+    return apply(table, rows)
+
+
+class _SumOfRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.size = len(table)
+        return F.embedding_bag(rows, table, mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        of_table = outer.new_zeros(ctx.size, outer.shape[1])
+        for column in rows.unbind(1):  # six times faster on a CPU than the gradient of embedding_bag
+            of_table.index_add_(0, column, outer)
+        return of_table, None
 
 
 def standardise(embeddings: NDArray[np.float32], warm: NDArray[np.bool_]) -> NDArray[np.float32]:

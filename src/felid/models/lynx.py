@@ -18,7 +18,7 @@ from felid.config import Config
 from felid.models.base import Catalogue, DenseModel, Histories, Losses, Mode, TrainingItems
 from felid.models.dense import DenseConfig, DenseHead, StepItems
 from felid.models.generative import GenerativeModel, Normalize
-from felid.models.items import ItemVectors
+from felid.models.items import ItemVectors, sum_of_rows
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 
 CODE_STD = 0.05
@@ -139,7 +139,7 @@ class Lynx(GenerativeModel, DenseModel):
         return self.dense.vectors(self.items() + self._code_vectors_of(torch.arange(len(self.codes), device=self.codes.device)))
 
     def _code_vectors_of(self, rows: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
-        return F.embedding_bag(self.item_tokens(rows), self.tokens.weight, mode="sum")
+        return sum_of_rows(self.tokens.weight, self.item_tokens(rows))
 
     def _encode(self, vectors: Float[Tensor, "B T D"], users: Tensor | None) -> Float[Tensor, "B T D"]:
         vectors = self.item_norm(vectors)

@@ -24,59 +24,12 @@ COUNT_POWER = 0.75
 """Negatives are drawn in proportion to this power of an item's interactions (Mikolov et al. 2013, arXiv:1310.4546)."""
 
 
-def sum_logsumexp(contexts: Float[Tensor, "M D"], vectors: Float[Tensor, "R D"]) -> Float[Tensor, ""]:
-    """Sum over contexts of the logarithm of the summed exponentials of their inner products with all vectors.
-
-    Matrix products run in the precision of autocast where it is on, everything else in float32.
-    """
-    device = contexts.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-    apply: Callable[..., Tensor] = _SumLogSumExp.apply
-    return apply(contexts, vectors, dtype)
-
-
-class _SumLogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, contexts: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:
-        wanted = any(ctx.needs_input_grad)
-        with torch.autocast(contexts.device.type, enabled=False):
-            total, *gradients = _chunked(contexts.to(dtype), vectors.to(dtype), gradients=wanted)
-        ctx.save_for_backward(*gradients)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None]:
-        of_contexts, of_vectors = ctx.saved_tensors
-        return of_contexts * outer, of_vectors * outer, None
-
-
-def _chunked(contexts: Tensor, vectors: Tensor, *, gradients: bool) -> list[Tensor]:
-    """The sum of the logsumexps, and its gradients by contexts and vectors, all float32."""
-    rows = max(16, CHUNK_ELEMENTS[contexts.device.type] // len(vectors))
-    products = contexts.new_empty(min(rows, len(contexts)), len(vectors))  # one for all chunks: fresh memory is slow
-    floats = products if products.dtype == torch.float32 else torch.empty_like(products, dtype=torch.float32)
-    total = torch.zeros((), device=contexts.device)
-    of_contexts, of_vectors = (torch.zeros_like(x, dtype=torch.float32) for x in (contexts, vectors))
-    for start in range(0, len(contexts), rows):
-        chunk = contexts[start : start + rows]
-        product = torch.mm(chunk, vectors.T, out=products[: len(chunk)])
-        weights = floats[: len(chunk)].copy_(product)
-        top = weights.amax(1, keepdim=True)
-        sums = weights.sub_(top).exp_().sum(1, keepdim=True)
-        total += (sums.log() + top).sum()
-        if gradients:
-            weights = product.copy_(weights)
-            of_contexts[start : start + rows] = weights @ vectors
-            of_contexts[start : start + rows] /= sums
-            of_vectors += weights.T @ (chunk / sums).to(chunk.dtype)
-    return [total, of_contexts, of_vectors] if gradients else [total]
-
-
 def full_softmax_loss(
     contexts: Float[Tensor, "M D"], vectors: Float[Tensor, "R D"], targets: Int[Tensor, " M"], smoothing: float = 0.0
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Cross-entropy of the targets over all `vectors`, summed: the loss to minimise (smoothed), and without smoothing.
+
+    The matrix products run in the precision of autocast where it is on, all else in float32.
 
     Args:
         contexts: float32, inner products with `vectors` are logits.
@@ -84,12 +37,52 @@ def full_softmax_loss(
         targets: the row of each target in `vectors`.
         smoothing: share of the target probability spread over all candidates.
     """
-    log_z = sum_logsumexp(contexts, vectors)
-    gold = (contexts * F.embedding(targets, vectors)).sum()
-    loss = log_z - gold
-    if smoothing:
-        loss = loss + smoothing * (gold - contexts.sum(0) @ vectors.mean(0))
-    return loss, (log_z - gold).detach()
+    device = contexts.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    apply: Callable[..., Tensor] = _CrossEntropy.apply
+    nll = apply(contexts, vectors, targets, dtype)
+    if not smoothing:
+        return nll, nll.detach()
+    gold, mean = (contexts * F.embedding(targets, vectors)).sum(), contexts.sum(0) @ vectors.mean(0)
+    return nll + smoothing * (gold - mean), nll.detach()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Sum over contexts of logsumexp(logits) - logit of the target."""
+
+    @staticmethod
+    def forward(ctx: Any, contexts: Tensor, vectors: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        with torch.autocast(contexts.device.type, enabled=False):
+            log_z, of_contexts, of_vectors = _sum_logsumexp(contexts.to(dtype), vectors.to(dtype))
+            golds = F.embedding(targets, vectors)
+            ctx.save_for_backward(of_contexts.sub_(golds), of_vectors.index_add_(0, targets, contexts, alpha=-1))
+            return log_z - (contexts * golds).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        of_contexts, of_vectors = ctx.saved_tensors
+        return of_contexts * outer, of_vectors * outer, None, None
+
+
+def _sum_logsumexp(contexts: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum over contexts of the logsumexp of all logits, and its gradients by contexts and vectors; all float32."""
+    rows = max(16, CHUNK_ELEMENTS[contexts.device.type] // len(vectors))
+    products = contexts.new_empty(min(rows, len(contexts)), len(vectors))  # one for all slices: fresh memory is slow
+    floats = products if products.dtype == torch.float32 else torch.empty_like(products, dtype=torch.float32)
+    total = torch.zeros((), device=contexts.device)
+    of_contexts, of_vectors = (torch.zeros_like(x, dtype=torch.float32) for x in (contexts, vectors))
+    for start in range(0, len(contexts), rows):
+        part = contexts[start : start + rows]
+        product = torch.mm(part, vectors.T, out=products[: len(part)])
+        weights = floats[: len(part)].copy_(product)
+        top = weights.amax(1, keepdim=True)
+        sums = weights.sub_(top).exp_().sum(1, keepdim=True)
+        total += (sums.log() + top).sum()
+        weights = product.copy_(weights)  # the softmax but for 1 / sums, which is applied to the smaller matrices
+        of_contexts[start : start + rows] = (weights @ vectors) / sums
+        of_vectors += weights.T @ (part / sums).to(part.dtype)
+    return total, of_contexts, of_vectors
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
+from felid.search.steps import Steps, along
 from felid.search.top import largest
 from felid.trie import ROOT
 
@@ -27,10 +28,12 @@ class Results:
     Attributes:
         items: (B, W) item_index; -1 where fewer than W items are eligible.
         scores: (B, W) float32 natural log-probability of the whole ID; -inf beside -1.
+        also: (B, M) float32 the scores of further items that were asked for, found or not.
     """
 
     items: Tensor
     scores: Tensor
+    also: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,12 @@ class Excluded:
 
 @torch.inference_mode()
 def beam_search(
-    model: GenerativeModel, histories: Histories, trie: TorchTrie, num_beams: int, excluded: Int[Tensor, "B E"] | None = None
+    model: GenerativeModel,
+    histories: Histories,
+    trie: TorchTrie,
+    num_beams: int,
+    excluded: Int[Tensor, "B E"] | None = None,
+    also: Int[Tensor, "B M"] | None = None,
 ) -> Results:
     """The `num_beams` most probable items of the trie that a beam search of that width finds.
 
@@ -78,52 +86,38 @@ def beam_search(
         trie: the items that may be returned, and, for `normalize: trie`, the items that probabilities sum to 1 over.
         num_beams: W >= 1.
         excluded: (B, E) item_index that a user must not get, padded with -1.
+        also: (B, M) items of the trie to score on the way; prefixes that they share with the beams are computed once.
     """
     batch, device = len(histories.items), histories.items.device
     closed = Excluded.of(excluded, trie) if excluded is not None and excluded.shape[1] else None
-    inputs, state = model.start(histories)
-    inputs = inputs[:, None]
+    steps, paths = Steps(model, histories, trie), trie.paths[torch.zeros_like(histories.items[:, :0]) if also is None else also]
+    scores, further = torch.zeros(batch, 1, device=device), torch.zeros(paths.shape[:2], device=device)
     nodes = torch.full((batch, 1), ROOT, device=device)
-    scores = torch.zeros(batch, 1, device=device)
-    for level in range(len(trie.sizes)):
-        hidden, state = model.decoder.decode_step(inputs, state)
-        children, codes, gains = expand(model, hidden, nodes, trie, level)
-        candidates = (scores[:, :, None] + gains).flatten(1)
+    parents = torch.zeros(batch, 1 + paths.shape[1], dtype=torch.long, device=device)  # of the beams, then of `also`
+    for level, fan in enumerate(trie.fan_out):
+        width = nodes.shape[1]
+        gains = steps.gains(torch.cat((nodes, paths[:, :, level]), 1), parents)
+        further = further + along(gains[:, width:], paths, level, trie)
+        candidates = (scores[:, :, None] + gains[:, :width]).flatten(1)
         if closed is not None:
             candidates = _close(candidates, closed, level, nodes, trie)
         chosen, scores = largest(candidates, num_beams)
-        parents = chosen // children.shape[2]
-        nodes, codes = children.flatten(1).gather(1, chosen), codes.flatten(1).gather(1, chosen)
+        origin = chosen // fan
+        children = trie.child_start[nodes.gather(1, origin)] + chosen % fan
+        parents = torch.cat((origin, torch.arange(width, gains.shape[1], device=device).expand(batch, -1)), 1)
         # a beam at -inf repeats the node before it, so that nodes stay in trie order and the live beam of a node comes first
-        nodes = torch.where(torch.isfinite(scores), nodes, children[:, 0, :1]).cummax(1).values
-        if level + 1 < len(trie.sizes):
-            state, inputs = state.choose(parents), model.code_vectors(codes, level)
+        nodes = torch.where(torch.isfinite(scores), children, trie.child_start[nodes[:, :1]]).cummax(1).values
+    return _results(nodes, scores, further, trie, num_beams)
+
+
+def _results(nodes: Int[Tensor, "B W"], scores: Tensor, further: Tensor, trie: TorchTrie, num_beams: int) -> Results:
+    """The items of leaves in trie order, best first, filled up to `num_beams`."""
     order = scores.sort(dim=1, descending=True, stable=True).indices
     scores, nodes = scores.gather(1, order), nodes.gather(1, order)
     found = torch.isfinite(scores)
     items = torch.where(found, trie.leaf_item[nodes - trie.first_leaf], -1)
     missing = (0, num_beams - items.shape[1])
-    return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf))
-
-
-def expand(
-    model: GenerativeModel, hidden: Float[Tensor, "B W D"], nodes: Int[Tensor, "B W"], trie: TorchTrie, level: int
-) -> tuple[Int[Tensor, "B W C"], Int[Tensor, "B W C"], Float[Tensor, "B W C"]]:
-    """Children of every beam, their codes and log-probabilities; fillers repeat a node's last child at -inf."""
-    first, last = trie.child_start[nodes], trie.child_start[nodes + 1] - 1
-    children = first[:, :, None] + torch.arange(trie.fan_out[level], device=nodes.device)
-    absent = children > last[:, :, None]
-    children = torch.minimum(children, last[:, :, None])
-    codes = trie.code[children]
-    if model.normalize == "trie":
-        logits = model.logits(hidden, level).gather(2, codes).masked_fill(absent, -torch.inf)
-        log_z = logits.logsumexp(2, keepdim=True)
-    else:
-        vocabulary = model.vocabulary_logits(hidden)
-        logits = vocabulary[..., model.layout.level_tokens(level)].gather(2, codes)
-        log_z = vocabulary.logsumexp(2, keepdim=True)
-    gains = torch.where(absent, -torch.inf, logits - log_z)
-    return children, codes, gains
+    return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf), further)
 
 
 def _close(candidates: Float[Tensor, "B C"], closed: Excluded, level: int, nodes: Int[Tensor, "B W"], trie: TorchTrie) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
-from felid.search.beam import expand
-from felid.trie import ROOT
+from felid.search.steps import Steps, along
 
 
 @torch.inference_mode()
@@ -19,15 +18,11 @@ def score_items(model: GenerativeModel, histories: Histories, items: Int[Tensor,
 
     With `normalize: trie` the exponentials of all items of the trie sum to 1.
     """
-    inputs, state = model.start(histories)
-    inputs, nodes = inputs[:, None], torch.full((len(items), 1), ROOT, device=items.device)  # the first code has no beams yet
-    scores = torch.zeros(items.shape, device=items.device)
+    if not items.shape[1]:
+        return torch.zeros(items.shape, device=items.device)
+    paths, steps, scores = trie.paths[items], Steps(model, histories, trie), torch.zeros(items.shape, device=items.device)
+    parents = torch.zeros_like(items)
     for level in range(len(trie.sizes)):
-        hidden, state = model.decoder.decode_step(inputs, state)
-        gains = expand(model, hidden, nodes, trie, level)[2].expand(-1, items.shape[1], -1)
-        following = trie.paths[items, level + 1]
-        scores = scores + gains.gather(2, (following - trie.child_start[nodes])[..., None])[..., 0]
-        if level == 0:
-            state = state.choose(torch.zeros_like(items))
-        inputs, nodes = model.code_vectors(trie.code[following], level), following
+        scores = scores + along(steps.gains(paths[:, :, level], parents), paths, level, trie)
+        parents = torch.arange(items.shape[1], device=items.device).expand(items.shape)
     return scores

@@ -46,27 +46,21 @@ def propose(
     codes: CodeScores, vectors: VectorScores, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, num_beams: int
 ) -> Candidates:
     """The union of each head's best `count` items, with both scores of each."""
-    by_codes, log_probs = codes.search(histories, seen, count, num_beams), vectors.log_probs(histories)
-    known = by_codes.items.clamp(min=0)
-    dense = log_probs.gather(1, known).masked_fill(by_codes.items < 0, -torch.inf)
+    log_probs = vectors.log_probs(histories)
     by_vector = most_probable(log_probs, seen, count)
-    new, new_dense = _pick(_missing(by_vector.items, by_codes.items, log_probs.shape[1]), by_vector)
-    items, order = torch.cat((by_codes.items, new), 1).sort(1)
-    scores = torch.cat((dense, new_dense), 1), torch.cat((by_codes.scores, codes.score(histories, new)), 1)
-    return Candidates(items, *(score.gather(1, order) for score in scores))
+    asked = torch.where(by_vector.items < 0, codes.trie.leaf_item[0], by_vector.items)
+    by_codes = codes.search(histories, seen, count, num_beams, asked)
+    assert by_codes.also is not None
+    dense = log_probs.gather(1, by_codes.items.clamp(min=0))
+    new = _missing(by_vector.items, by_codes.items, log_probs.shape[1])
+    items, order = torch.cat((by_codes.items, by_vector.items.masked_fill(~new, -1)), 1).sort(1)
+    absent = items < 0
+    both = torch.cat((dense, by_vector.scores), 1), torch.cat((by_codes.scores, by_codes.also), 1)
+    return Candidates(items, *(scores.gather(1, order).masked_fill(absent, -torch.inf) for scores in both))
 
 
 def _missing(items: Int[Tensor, "B C"], others: Int[Tensor, "B W"], num_items: int) -> Bool[Tensor, "B C"]:
     """Which of `items` are not among the `others` of their row (-1 is missing nowhere)."""
-    among = torch.zeros(len(items), num_items + 1, dtype=torch.bool, device=items.device)  # the last place is that of -1
-    among.scatter_(1, others % (num_items + 1), True)
-    among[:, -1] = True
-    return ~among.gather(1, items % (num_items + 1))
-
-
-def _pick(wanted: Bool[Tensor, "B C"], found: Results) -> tuple[Int[Tensor, "B R"], Float[Tensor, "B R"]]:
-    """The wanted items of each row and their scores, -1 and -inf after them; R is the largest number wanted in a row."""
-    places = wanted.int().sort(dim=1, descending=True, stable=True).indices[:, : int(wanted.sum(1).max())]
-    absent = ~wanted.gather(1, places)
-    items, scores = found.items.gather(1, places), found.scores.gather(1, places)
-    return items.masked_fill(absent, -1), scores.masked_fill(absent, -torch.inf)
+    among = torch.zeros(len(items), num_items + 1, dtype=torch.bool, device=items.device)
+    among[:, -1] = True  # the place of -1
+    return ~among.scatter_(1, others % (num_items + 1), True).gather(1, items % (num_items + 1))

@@ -30,23 +30,35 @@ class CodeScores:
     trie: TorchTrie
     groups: IdGroups | None
 
-    def search(self, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, num_beams: int) -> Results:
-        """The `count` most probable items that a beam search finds, none of those that are `seen` (-1 = none).
+    def search(
+        self,
+        histories: Histories,
+        seen: Int[Tensor, "B E"] | None,
+        count: int,
+        num_beams: int,
+        also: Int[Tensor, "B M"] | None = None,
+    ) -> Results:
+        """The most probable items that a beam search finds; those of an ID follow each other in order of item_index.
 
-        The items of an ID follow each other in order of item_index, with the same score.
+        Args:
+            histories: B users.
+            seen: items that a user must not get, padded with -1.
+            count: items wanted.
+            num_beams: width of the search; raised to `count`.
+            also: items of the trie to score on the way.
         """
         num_beams = max(num_beams, count)
         if self.groups is None:
-            found = beam_search(self.model, histories, self.trie, num_beams, seen)
-            return Results(found.items[:, :count], found.scores[:, :count])
-        known = None if seen is None else seen.cpu().numpy()
-        closed = None if known is None else torch.from_numpy(self.groups.used_up(known)).to(histories.items.device)
-        found = beam_search(self.model, histories, self.trie, num_beams, closed)
+            found = beam_search(self.model, histories, self.trie, num_beams, seen, also)
+            return Results(found.items[:, :count], found.scores[:, :count], found.also)
+        known, device = None if seen is None else seen.cpu().numpy(), histories.items.device
+        closed = None if known is None else torch.from_numpy(self.groups.used_up(known)).to(device)
+        found = beam_search(self.model, histories, self.trie, num_beams, closed, also)
         items, scores = self.groups.expand(found.items.cpu().numpy(), found.scores.cpu().numpy(), count, known)
-        return Results(torch.from_numpy(items).to(found.items.device), torch.from_numpy(scores).to(found.items.device))
+        return Results(torch.from_numpy(items).to(device), torch.from_numpy(scores).to(device), found.also)
 
     def score(self, histories: Histories, items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-        """Natural log-probabilities; -inf for items outside the trie and for -1."""
-        inside = (items >= 0) & (self.trie.paths[items.clamp(min=0), -1] >= 0)
+        """Natural log-probabilities; -inf for items outside the trie."""
+        inside = self.trie.paths[items, -1] >= 0
         scores = score_items(self.model, histories, torch.where(inside, items, self.trie.leaf_item[0]), self.trie)
         return scores.masked_fill(~inside, -torch.inf)

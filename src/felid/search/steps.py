@@ -1,0 +1,89 @@
+"""Decoding of many prefixes per user, level by level, where the decoder sees only those whose next code is open.
+
+Under `normalize: trie` a prefix that a single item continues has a certain rest, of probability 1. Catalogues have many of
+those from the second or third level on, and prefixes that stand twice are computed once.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from felid.models.base import Histories
+from felid.models.generative import GenerativeModel
+from felid.models.torch_trie import TorchTrie
+
+
+class Steps:
+    """The decoder's way through a trie.
+
+    Args:
+        model: in evaluation mode.
+        histories: B users.
+        trie: the items that codes are compared within.
+    """
+
+    def __init__(self, model: GenerativeModel, histories: Histories, trie: TorchTrie) -> None:
+        self.model, self.trie, self.level = model, trie, 0
+        self.start, self.state = model.start(histories)
+        self.slots = torch.zeros(len(self.start), 1, dtype=torch.long, device=self.start.device)
+
+    def gains(self, nodes: Int[Tensor, "B W"], parents: Int[Tensor, "B W"]) -> Float[Tensor, "B W C"]:
+        """Log-probability of each child of some nodes of the next level, -inf beyond a node's last child.
+
+        Args:
+            nodes: in any order, also several times.
+            parents: places of their parents among the nodes of the last call; 0 in the first one.
+        """
+        ordered, order = nodes.sort(1)
+        places, slots = compact(self._open(ordered))
+        chosen, origin = ordered.gather(1, places), order.gather(1, places)
+        inputs = self.start[:, None] if self.level == 0 else self.model.code_vectors(self.trie.code[chosen], self.level - 1)
+        state = self.state.choose(self.slots.gather(1, parents.gather(1, origin)))
+        hidden, self.state = self.model.decoder.decode_step(inputs, state)
+        gains = self._log_probs(hidden, chosen)
+        self.slots = torch.empty_like(slots).scatter_(1, order, slots)
+        self.level += 1
+        gains = gains.gather(1, self.slots[..., None].expand(-1, -1, gains.shape[2]))
+        if self.model.normalize == "vocabulary":
+            return gains
+        certain = torch.full_like(gains[0, 0], -torch.inf)
+        certain[0] = 0.0
+        return torch.where((self.trie.leaf_count[nodes] > 1)[..., None], gains, certain)
+
+    def _open(self, nodes: Int[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
+        """Of sorted nodes those that the decoder must see: the first of equal ones, and none with a certain rest."""
+        first = torch.ones_like(nodes, dtype=torch.bool)
+        first[:, 1:] = nodes[:, 1:] != nodes[:, :-1]
+        return first if self.model.normalize == "vocabulary" else first & (self.trie.leaf_count[nodes] > 1)
+
+    def _log_probs(self, hidden: Float[Tensor, "B R D"], nodes: Int[Tensor, "B R"]) -> Float[Tensor, "B R C"]:
+        model, trie = self.model, self.trie
+        first, last = trie.child_start[nodes], trie.child_start[nodes + 1] - 1
+        children = first[:, :, None] + torch.arange(trie.fan_out[self.level], device=nodes.device)
+        absent = children > last[:, :, None]
+        codes = trie.code[torch.minimum(children, last[:, :, None])]
+        if model.normalize == "trie":
+            logits = model.logits(hidden, self.level).gather(2, codes).masked_fill(absent, -torch.inf)
+            return logits - logits.logsumexp(2, keepdim=True)
+        vocabulary = model.vocabulary_logits(hidden)
+        logits = vocabulary[..., model.layout.level_tokens(self.level)].gather(2, codes)
+        return (logits - vocabulary.logsumexp(2, keepdim=True)).masked_fill(absent, -torch.inf)
+
+
+def compact(wanted: Bool[Tensor, "B W"]) -> tuple[Int[Tensor, "B R"], Int[Tensor, "B W"]]:
+    """Places of the wanted ones of each row in order, and for every place where the wanted one at or before it went.
+
+    R is the largest number of wanted ones in a row, at least 1. Rows with fewer are filled up with places that are not
+    wanted; places before the first wanted one are sent to 0.
+    """
+    count = max(1, int(wanted.sum(1).max()))
+    places = wanted.int().sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return places, (wanted.cumsum(1) - 1).clamp(min=0)
+
+
+def along(gains: Float[Tensor, "B M C"], paths: Int[Tensor, "B M P"], level: int, trie: TorchTrie) -> Float[Tensor, "B M"]:
+    """Of the gains of the nodes at depth `level` of some paths those of the next node of each path."""
+    child = paths[:, :, level + 1] - trie.child_start[paths[:, :, level]]
+    return gains.gather(2, child[..., None])[..., 0]

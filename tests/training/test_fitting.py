@@ -1,0 +1,114 @@
+"""The train stage: what decides while it trains, and what it leaves for the stages after it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from felid.embedding.collaborative import collaborative_vectors
+from felid.embedding.precomputed import PrecomputedConfig
+from felid.errors import RecipeError
+from felid.evaluation import evaluate
+from felid.fitting import SIDE_USERS, Fitting, save_item_vectors
+from felid.fusion import FusionChoice
+from felid.models.base import Catalogue
+from felid.ranking import ItemRanker, SearchConfig
+from felid.semantic_ids import SemanticIds
+from felid.testing import toy_world
+from felid.training import TrainingConfig
+from felid.training.checkpoints import load_progress
+from tests.tiny import ALL_KINDS, AnyKind, config_of, dense_model, tiny_catalogue
+from tests.tiny import catalogue as tiny_ids
+
+ONE = TrainingConfig(epochs=1, batch_targets=64, validation_beams=10, precision="fp32")
+USERS = 48
+
+
+def fitting(kind: AnyKind, **training: object) -> Fitting:
+    """A training of one epoch on a toy world; sasrec is told of no codes."""
+    world = toy_world(USERS)
+    item_ids = np.array([f"item-{row}" for row in range(world.num_items)], object)
+    ids = None if kind == "sasrec" else SemanticIds(world.codes, world.sizes, item_ids)
+    catalogue = Catalogue(world.vectors, world.split.warm_items(world.num_items), ids)
+    config = ONE.model_copy(update=training)
+    return Fitting(config_of(kind), config, 0, False, catalogue, world.split, Console(file=io.StringIO()), item_ids)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
+    what = fitting(kind)
+    model = what.fit(tmp_path)
+    progress = load_progress(tmp_path)
+    assert not model.training
+    wanted = {progress.last_checkpoint, "progress.json", "track"}
+    wanted |= {"item_vectors"} if kind != "tiger" else set()
+    wanted |= {"search.json"} if kind == "lynx" else set()
+    assert {path.name for path in tmp_path.iterdir()} | {"track"} == wanted
+    assert not list(tmp_path.rglob("state.pt")), "only resuming needs it"
+    mode = "generative" if kind == "tiger" else "dense"
+    metrics = what.metrics(model, mode, what.split.evaluation("validation"))
+    assert {name: progress.curve[-1][name] for name in metrics} == metrics, "by the head that decides"
+    if kind == "lynx":
+        choice = FusionChoice.load(tmp_path)
+        assert choice is not None
+        ranker = ItemRanker(model, what.catalogue, SearchConfig(mode="fused", fusion_weight=choice.weight))
+        found = evaluate(ranker, what.split.evaluation("validation"), (10,), False, 24).metrics()["ndcg@10"]
+        assert found == pytest.approx(max(value for _, value in choice.curve))
+
+
+def test_the_generative_head_is_watched_where_the_dense_one_decides(tmp_path: Path) -> None:
+    assert SIDE_USERS >= USERS, "all users are watched here"
+    by_dense, by_codes = fitting("lynx"), fitting("lynx", validation_mode="generative")
+    by_dense.fit(tmp_path / "dense")
+    by_codes.fit(tmp_path / "codes")
+    watched, decisive = (load_progress(tmp_path / name).curve[-1] for name in ("dense", "codes"))
+    assert {name: watched[f"generative_{name}"] for name in ("recall@10", "ndcg@10")} == {
+        name: decisive[name] for name in ("recall@10", "ndcg@10")
+    }
+    assert "generative_ndcg@10" not in decisive
+    assert watched["ndcg@10"] != decisive["ndcg@10"]
+
+
+def test_fused_validation_equals_the_ranker(tmp_path: Path) -> None:
+    what = fitting("lynx", validation_mode="fused", validation_users=20)
+    model = what.fit(tmp_path)
+    ranker = ItemRanker(model, what.catalogue, SearchConfig(mode="fused"))
+    sample = what.sample(20)
+    assert len(sample.targets) == 20
+    found = evaluate(ranker, sample, (10,), False, 24).metrics()
+    assert load_progress(tmp_path).curve[-1]["ndcg@10"] == found["ndcg@10"]
+
+
+def test_a_mode_that_the_model_has_not_is_refused_before_it_trains(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"validation_mode=fused.*tiger ranks by generative.*or auto"):
+        fitting("tiger", validation_mode="fused").fit(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_item_vectors_round_trip_as_collaborative_vectors(tmp_path: Path) -> None:
+    """In another order of items, and with the cold ones marked."""
+    cold, item_ids = (3, 7), np.array([f"item-{row}" for row in range(20)], object)
+    model = dense_model("sasrec", tiny_catalogue(tiny_ids(), cold))
+    save_item_vectors(tmp_path / "item_vectors", model, item_ids)
+    folder = tmp_path / "item_vectors"
+    source = PrecomputedConfig(vectors=folder / "raw.npy", ids=folder / "item_ids.json")
+    order = np.random.default_rng(0).permutation(20)
+    found = collaborative_vectors(source, item_ids[order], np.zeros(0, np.int64), np.zeros(1, np.int64))
+    with torch.no_grad():
+        wanted = model.item_vectors().numpy()
+    assert np.array_equal(found, wanted[order], equal_nan=True)
+    assert np.flatnonzero(np.isnan(wanted).any(1)).tolist() == list(cold)
+    assert np.flatnonzero(~np.load(folder / "known.npy")).tolist() == list(cold)
+    assert json.loads((folder / "statistics.json").read_text()) == {"count": 20, "dim": 16, "vectors": 18, "known": 18}
+
+
+def test_cold_items_with_a_text_vector_are_still_marked(tmp_path: Path) -> None:
+    save_item_vectors(tmp_path, dense_model("lynx", tiny_catalogue(tiny_ids(), (3, 7))), np.arange(20))
+    assert np.isfinite(np.load(tmp_path / "raw.npy")).all()
+    assert json.loads((tmp_path / "statistics.json").read_text())["known"] == 18
