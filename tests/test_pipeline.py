@@ -300,7 +300,7 @@ def files_run(tmp_path: Path, interactions: str, items: str | None = None, *more
     return felid_command("run", "default", *given, *more, "--out", "run")
 
 
-LOG = "user_id,item_id,timestamp\n" + "".join(f"{u},{i},{u * 100 + i}\n" for u in range(6) for i in range(6))
+LOG = "user_id,item_id,timestamp\n" + "".join(f"{u},{(u + i) % 6},{u * 100 + i}\n" for u in range(6) for i in range(6))
 WORDS = ("alder", "birch", "cedar", "dogwood", "elm", "fir")
 ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i} {word}\n" for i, word in enumerate(WORDS))
 
@@ -311,7 +311,7 @@ ITEMS = "item_id,title\n" + "".join(f"{i},thing number {i} {word}\n" for i, word
         ("user,item_id\n1,2\n", None, "user_id"),
         ("user_id,item_id\n", None, "no rows"),
         (LOG, "item_id,title\n0,one\n", "without"),
-        (LOG.replace("1,1,101", "1,1,yesterday"), ITEMS, "timestamp"),
+        (LOG.replace("1,2,101", "1,2,yesterday"), ITEMS, "timestamp"),
     ],
 )
 def test_bad_tables_are_refused(interactions: str, items: str | None, expected: str, in_folder: Path) -> None:
@@ -536,6 +536,7 @@ def test_a_trie_that_was_not_trained_beside_other_codes_recommends_no_cold_items
 
 
 def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> None:
+    Pipeline(small(), run).run()
     metrics = read_json(run / "metrics.json")
     assert metrics["system"] == "lynx"
     assert list(metrics["variants"]) == ["lynx, generative", "lynx, dense"]

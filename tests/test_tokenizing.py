@@ -300,7 +300,8 @@ def test_codes_of_warm_vectors_follow_behaviour_and_text_decides_for_cold_items(
 
 def test_an_item_without_a_vector_to_quantise_is_refused_with_the_remedy(tmp_path: Path):
     refused = r"8 of 38 items have no vector from behaviour \(first: 30\).*tokenize.vectors=text"
-    for source in ([*WARM, "collaborative.model.text=false"], ["collaborative.kind=cooccurrence", WARM[1]]):
+    without_text = [*WARM, "collaborative.model.text=false", "collaborative.model.own_dropout=0"]
+    for source in (without_text, ["collaborative.kind=cooccurrence", WARM[1]]):
         pipeline = Pipeline(small(*source), tmp_path / str(len(source)), dataset=shop())
         with pytest.raises(EmbeddingError, match=refused):
             pipeline.run("tokenize")
@@ -355,6 +356,12 @@ def test_warm_up_aligns_codes_of_text_too(tmp_path: Path):
     Pipeline(resolve({}, RQVAE), tmp_path / "b", dataset=shop()).run("tokenize")
     networks = [stage(tmp_path / name, "tokenize") / "quantizer" / "network.safetensors" for name in "ab"]
     assert networks[0].read_bytes() != networks[1].read_bytes()
+
+
+def test_codebooks_start_from_the_vectors_that_are_quantised(tmp_path: Path):
+    folders = [Pipeline(resolve({}, [*RQVAE, *extra]), tmp_path, dataset=shop()).make_start() for extra in ([], WARM)]
+    assert "warmup" in read_json(folders[1] / "manifest.json")["inputs"]
+    assert not np.array_equal(*(np.load(folder / "codebook_0.npy") for folder in folders))
 
 
 def test_what_a_recipe_leaves_out_of_a_warm_up_keeps_the_defaults_of_warm_ups():

@@ -42,8 +42,8 @@ class SearchConfig(Config):
     """By the likelihood of codes, by inner product, or by both; auto = the best one that the model is trained for."""
     num_beams: int = Field(default=50, ge=1)
     """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
-    batch_users: int = Field(default=256, ge=1)
-    """Users searched at once."""
+    batch_users: int = Field(default=64, ge=1)
+    """Users searched at once; a CPU is fastest while their activations fit its caches, a GPU wants more of them."""
     candidates: int = Field(default=100, ge=1)
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
@@ -76,7 +76,7 @@ class ItemRanker:
         search: settings of the search.
 
     Raises:
-        RequestError: a mode that the model is not trained for, or `cold_share` without semantic IDs.
+        RequestError: a mode that the model is not trained for, or `cold_share` where items have no IDs or share them.
     """
 
     def __init__(self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None) -> None:
@@ -84,8 +84,7 @@ class ItemRanker:
         self.mode = mode_of(model, self.search.mode)
         self.weight = 0.5 if self.search.fusion_weight is None else self.search.fusion_weight
         self.device = next(model.parameters()).device
-        placed = self.search.cold_share is not None
-        self.relatives = ColdRelatives.of(_ids_of(catalogue), catalogue.warm) if placed else None
+        self.relatives = _relatives(catalogue) if self.search.cold_share is not None else None
         self.codes = self._code_scores() if self.mode != "dense" else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
@@ -131,6 +130,17 @@ class ItemRanker:
         generative = torch.cat(parts)
         return (generative if dense is None else fuse(dense, generative, self.weight)).cpu().numpy()
 
+    def recommendable(self) -> NDArray[np.bool_]:
+        """(N,) True for items that can stand in a list."""
+        vectors = self._vector_scores()
+        able = torch.ones(len(self.catalogue.warm), dtype=torch.bool, device=self.device)
+        if vectors is not None:
+            able &= torch.isfinite(vectors.bias)
+        if self.codes is not None:
+            able &= self.codes.trie.paths[:, -1] >= 0
+        found: NDArray[np.bool_] = able.cpu().numpy()
+        return found if self.relatives is None else found | self.relatives.follow(found)
+
     def _search(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Results:
         if vectors is None:
             assert self.codes is not None
@@ -144,8 +154,8 @@ class ItemRanker:
         return propose(self.codes, vectors, histories, seen, max(k, self.search.candidates), self.search.num_beams)
 
     def _code_scores(self) -> CodeScores:
-        model, ids = self.model, _ids_of(self.catalogue)
-        assert isinstance(model, GenerativeModel)
+        model, ids = self.model, self.catalogue.ids
+        assert isinstance(model, GenerativeModel) and ids is not None
         all_items = model.scores_cold_items and self.relatives is None
         trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm)
         return CodeScores(model, trie.to(self.device), ids.groups if ids.shared else None)
@@ -199,12 +209,13 @@ def mode_of(model: Model, wanted: Mode | Literal["auto"]) -> Mode:
     return wanted
 
 
-def _ids_of(catalogue: Catalogue) -> SemanticIds:
-    if catalogue.ids is None:
+def _relatives(catalogue: Catalogue) -> ColdRelatives:
+    if catalogue.ids is None or catalogue.ids.shared:
+        found = "no semantic IDs" if catalogue.ids is None else "semantic IDs that several items share"
         raise RequestError(
-            "this search reads semantic IDs and the catalogue has none; tokenize it, or leave out search.cold_share"
+            f"search.cold_share needs an ID of its own for every item, and the catalogue has {found}; set it to null"
         )
-    return catalogue.ids
+    return ColdRelatives.of(catalogue.ids, catalogue.warm)
 
 
 def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:

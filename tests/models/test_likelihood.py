@@ -115,6 +115,49 @@ def test_smoothing_spreads_over_valid_children_only(kind: Kind, level_share: flo
     torch.testing.assert_close(log_probs, likelihood(model, histories, targets, torch_trie(ids))[0])
 
 
+def level_gradient(level_share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient norms by decoder outputs (5, 3), log-probabilities and loss of every item of `SINGLE_CHILDREN`."""
+    model = random_model("lynx", SINGLE_CHILDREN)
+    model.level_share = level_share
+    hidden = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    log_probs, loss = model.likelihood(hidden, torch.arange(5), torch_trie(SINGLE_CHILDREN))
+    return torch.autograd.grad(loss, hidden)[0].norm(dim=2), log_probs.detach(), loss.detach()
+
+
+def test_single_children_are_learnt_only_with_a_share_over_all_codes() -> None:
+    single = torch.tensor([[0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 1, 0], [0, 1, 0]], dtype=torch.bool)
+    without, log_probs, _ = level_gradient(0.0)
+    assert torch.equal(without == 0, single)
+    mixed, still, _ = level_gradient(0.1)
+    assert (mixed[single] > 1e-3).all()
+    assert torch.equal(log_probs, still), "the likelihood is that of the trie either way"
+
+
+def test_without_a_share_the_loss_is_the_pure_trie_likelihood_to_the_last_bit() -> None:
+    model, trie, targets = random_model("lynx", SINGLE_CHILDREN), torch_trie(SINGLE_CHILDREN), torch.arange(5)
+    hidden, total = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(())
+    for level in range(3):
+        nodes = trie.paths[targets, level]
+        rows = torch.nonzero(trie.num_children(nodes) > 1)[:, 0]
+        logits = model.logits(hidden[rows, level], level)
+        total = total - trie_cross_entropy(logits, model.codes[targets[rows], level], trie.mask(nodes[rows], level))[0].sum()
+    assert torch.equal(level_gradient(0.0)[2], total.detach())
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "answer"),
+    [
+        ("lynx", {}, True),
+        ("lynx", {"level_share": 0}, False),
+        ("lynx", {"level_share": 0, "normalize": "vocabulary"}, True),
+        ("tiger", {}, True),
+        ("tiger", {"normalize": "trie"}, False),
+    ],
+)
+def test_which_models_can_search_codes_that_training_never_saw(kind: Kind, changes: dict[str, object], answer: bool) -> None:
+    assert random_model(kind, catalogue(), **changes).scores_cold_items is answer
+
+
 @torch.no_grad()
 def test_smoothing_of_the_vocabulary_softmax_is_that_of_torch() -> None:
     ids = catalogue()
@@ -146,7 +189,9 @@ def test_masked_logits_give_no_nan_in_bf16(kind: Kind, normalize: str, smoothing
     model, rows = random_model(kind, ids, normalize=normalize, spread=6.0).train(), random_histories(ids)
     targets, _ = targets_after(model, rows, [0, 2, 4, 1])
     with torch.autocast("cpu", torch.bfloat16):
-        log_probs, loss = likelihood(model, histories_of(rows, user_tokens(model, len(rows))), targets, torch_trie(ids), smoothing)
+        log_probs, loss = likelihood(
+            model, histories_of(rows, user_tokens(model, len(rows))), targets, torch_trie(ids), smoothing
+        )
     loss.backward()
     assert log_probs.dtype == loss.dtype == torch.float32
     assert torch.isfinite(log_probs).all()

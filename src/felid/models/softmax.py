@@ -67,7 +67,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _sum_logsumexp(contexts: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The sum over contexts of the logsumexp of all logits, and its gradients by contexts and vectors; all float32."""
-    rows = max(16, CHUNK_ELEMENTS[contexts.device.type] // len(vectors))
+    rows = max(16, CHUNK_ELEMENTS.get(contexts.device.type, 2**27) // len(vectors))
     products = contexts.new_empty(min(rows, len(contexts)), len(vectors))  # one for all slices: fresh memory is slow
     floats = products if products.dtype == torch.float32 else torch.empty_like(products, dtype=torch.float32)
     total = torch.zeros((), device=contexts.device)

@@ -36,6 +36,12 @@ class ColdRelatives:
         cold = cold[np.argsort(family[cold], kind="stable")]
         return cls(family, cold, np.searchsorted(family[cold], np.arange(end - first + 1)))
 
+    def follow(self, listed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(N,) True for cold items that have a relative among the `listed` (N,) ones."""
+        placed = np.zeros_like(listed)
+        placed[self.cold] = np.isin(self.family[self.cold], self.family[listed])
+        return placed
+
     def place(self, items: Indices, scores: Floats, limit: int, seen: Indices | None = None) -> tuple[Indices, Floats]:
         """Lists of the same length with cold items in them, each behind the first item of its family.
 

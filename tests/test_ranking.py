@@ -1,0 +1,163 @@
+"""Lists under every mode against both scores of the whole catalogue, cold items among it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from felid import ranking
+from felid.cold import fill_cold
+from felid.data.histories import Sequences
+from felid.errors import RequestError
+from felid.models.base import Catalogue, Mode
+from felid.ranking import ItemRanker, SearchConfig
+from felid.semantic_ids import SemanticIds
+from tests.tiny import AnyKind, any_model, catalogue, dense_model, random_histories, tiny_catalogue
+
+IDS = catalogue(18, (4, 3, 5))
+COLD = (2, 7, 8)
+ITEMS = tiny_catalogue(IDS, cold=COLD)
+HISTORIES = Sequences.from_lists(np.arange(4), [np.array(row) for row in random_histories(IDS)])
+EVERYTHING = np.arange(18)
+SYSTEMS: list[tuple[AnyKind, Mode]] = [
+    ("lynx", "fused"),
+    ("lynx", "generative"),
+    ("lynx", "dense"),
+    ("tiger", "generative"),
+    ("sasrec", "dense"),
+]
+WITHOUT_COLD = ("sasrec", {}), ("lynx", {"level_share": 0.0})
+"""Models that cannot score items without training interactions, in their best mode."""
+
+
+def ranker(
+    kind: AnyKind = "lynx", some: Catalogue = ITEMS, changes: dict[str, object] | None = None, **search: object
+) -> ItemRanker:
+    return ItemRanker(any_model(kind, some, spread=0.5, **(changes or {})), some, SearchConfig.model_validate(search))
+
+
+def scores_of(one: ItemRanker, row: int) -> np.ndarray:
+    return one.score_items(HISTORIES.take(np.array([row])), EVERYTHING)
+
+
+def wanted_list(scores: np.ndarray, banned: set[int]) -> list[int]:
+    able = [item for item in range(18) if np.isfinite(scores[item]) and item not in banned]
+    return sorted(able, key=lambda item: (-float(scores[item]), item))
+
+
+@pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_lists_are_all_items_by_their_score(kind: AnyKind, mode: Mode, exclude_seen: bool) -> None:
+    one = ranker(kind, mode=mode, fusion_weight=0.3, batch_users=3)
+    items, scores = one.search_items(HISTORIES, 18, exclude_seen)
+    for row in range(4):
+        single = scores_of(one, row)
+        wanted = wanted_list(single, set(HISTORIES[row].tolist()) if exclude_seen else set())
+        found = items[row][items[row] >= 0].tolist()
+        assert found == wanted
+        assert scores[row][: len(found)].tolist() == pytest.approx(single[wanted].tolist(), abs=1e-4)
+        assert np.array_equal(np.flatnonzero(np.isfinite(single)), np.flatnonzero(one.recommendable()))
+    assert one.recommendable()[list(COLD)].all() == (kind != "sasrec")
+
+
+def test_fused_scores_are_the_weighted_sum_of_the_heads() -> None:
+    dense, generative = (scores_of(ranker(mode=mode), 1) for mode in ("dense", "generative"))
+    for weight in (0.0, 0.25, 1.0):
+        fused = scores_of(ranker(fusion_weight=weight), 1)
+        np.testing.assert_allclose(fused, (1 - weight) * dense + weight * generative, atol=1e-5)
+    np.testing.assert_allclose(scores_of(ranker(), 1), (dense + generative) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "changes"), WITHOUT_COLD)
+def test_items_that_a_head_cannot_score_are_never_recommended(kind: AnyKind, changes: dict[str, object]) -> None:
+    one = ranker(kind, changes=changes)
+    assert np.array_equal(one.recommendable(), ITEMS.warm)
+    assert np.isneginf(scores_of(one, 0)[list(COLD)]).all()
+    assert not set(one.rank(HISTORIES, 18, False).flatten().tolist()) & set(COLD)
+
+
+def test_auto_is_the_best_mode_and_others_must_be_known() -> None:
+    assert [ranker(kind).mode for kind in ("lynx", "tiger", "sasrec")] == ["fused", "generative", "dense"]
+    with pytest.raises(RequestError, match=r"ranks under dense, not fused; set search\.mode to one of these or to auto"):
+        ranker("sasrec", mode="fused")
+    with pytest.raises(RequestError, match="ranks under generative, not dense"):
+        ranker("tiger", mode="dense")
+
+
+def test_a_dense_model_needs_no_ids() -> None:
+    bare = Catalogue(ITEMS.embeddings, ITEMS.warm)
+    assert np.array_equal(ranker("sasrec", bare).rank(HISTORIES, 5, True), ranker("sasrec").rank(HISTORIES, 5, True))
+
+
+def test_item_vectors_are_those_of_the_moment() -> None:
+    """A ranker that validation keeps during training must not remember vectors of earlier weights."""
+    one = ranker("sasrec")
+    before = one.search_items(HISTORIES, 5, True)[1]
+    with torch.no_grad():
+        next(iter(one.model.parameters())).mul_(2)
+    assert not np.allclose(one.search_items(HISTORIES, 5, True)[1], before)
+
+
+def test_large_catalogues_are_ranked_for_fewer_users_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, done = ranker("sasrec"), []
+    monkeypatch.setattr(ranking, "MOST_LOGITS", 40)
+    few = one.search_items(HISTORIES, 5, True, done.append)
+    monkeypatch.undo()
+    assert done == [2, 2]
+    assert np.array_equal(few[0], one.rank(HISTORIES, 5, True))
+
+
+@pytest.mark.parametrize("bias", [-3.0, 2.0])
+def test_a_bias_moves_cold_items_alone(bias: float) -> None:
+    plain, moved = (np.exp(scores_of(ranker(mode="dense", cold_bias=value), 0)) for value in (0.0, bias))
+    wanted = plain * np.where(ITEMS.warm, 1.0, np.exp(bias))
+    np.testing.assert_allclose(moved, wanted / wanted.sum(), rtol=1e-4)
+
+
+def test_neighbours_give_cold_items_a_vector() -> None:
+    one = ranker("sasrec", cold_neighbours=2)
+    assert one.recommendable().all()
+    model = dense_model("sasrec", ITEMS)
+    with torch.no_grad():
+        vectors = fill_cold(model.item_vectors().numpy(), ITEMS.embeddings, 2)
+        history = torch.from_numpy(HISTORIES[1])[None]
+        contexts = model.contexts(ranking.Histories(history, torch.tensor([3]))).numpy()
+    logits = (contexts @ vectors.T)[0]
+    np.testing.assert_allclose(scores_of(one, 1), logits - np.log(np.exp(logits).sum()), atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
+def test_a_share_of_cold_items_follows_the_items_they_resemble(kind: AnyKind, mode: Mode) -> None:
+    codes = IDS.codes.copy()
+    codes[[2, 7]] = codes[[0, 1]]
+    codes[[2, 7], 2] = [next(c for c in range(5) if not (codes == [*codes[i][:2], c]).all(1).any()) for i in (0, 1)]
+    some = Catalogue(ITEMS.embeddings, ITEMS.warm, SemanticIds(codes, IDS.sizes, IDS.item_ids))
+    alone, placed = ranker(kind, some, mode=mode, cold_share=0.0), ranker(kind, some, mode=mode, cold_share=0.3)
+    warm_lists, lists = alone.search_items(HISTORIES, 10, False), placed.search_items(HISTORIES, 10, False)
+    assert not set(warm_lists[0].flatten().tolist()) & set(COLD)
+    relatives = {cold: {i for i in range(18) if some.warm[i] and (codes[i, :2] == codes[cold, :2]).all()} for cold in COLD}
+    seen_cold = 0
+    for row in range(4):
+        found, scores = lists[0][row].tolist(), lists[1][row].tolist()
+        cold = [item for item in found if item in COLD]
+        seen_cold += len(cold)
+        assert len(cold) <= 3
+        assert [item for item in found if item not in COLD] == warm_lists[0][row].tolist()[: 10 - len(cold)]
+        for item in cold:
+            leader = next(i for i in found if i in relatives[item])
+            between = found[found.index(leader) + 1 : found.index(item)]
+            assert set(between) <= set(COLD)
+            assert scores[found.index(item)] == scores[found.index(leader)]
+    assert seen_cold
+    assert set(np.flatnonzero(placed.recommendable())) == set(np.flatnonzero(ITEMS.warm)) | {c for c in COLD if relatives[c]}
+    assert np.isneginf(placed.score_items(HISTORIES.take(np.array([0])), np.array(COLD))).all()
+    assert not (set(placed.rank(HISTORIES, 18, True)[2].tolist()) & set(HISTORIES[2].tolist()))
+
+
+def test_a_share_of_cold_items_needs_an_id_for_each() -> None:
+    with pytest.raises(RequestError, match="cold_share needs an ID of its own .* has no semantic IDs"):
+        ranker("sasrec", Catalogue(ITEMS.embeddings, ITEMS.warm), cold_share=0.1)
+    shared = SemanticIds(IDS.codes[:, :2], IDS.sizes[:2], IDS.item_ids, shared=True)
+    with pytest.raises(RequestError, match="has semantic IDs that several items share"):
+        ranker("lynx", tiny_catalogue(shared, cold=COLD), cold_share=0.1)
