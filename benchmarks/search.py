@@ -15,11 +15,11 @@ from benchmarks.hf_t5 import to_hugging_face
 from benchmarks.timing import Contestant, fastest, interleave, summary, tune
 from benchmarks.world import World, hugging_face_inputs
 from felid.models import ModelConfig, build_model
-from felid.models.base import Histories
+from felid.models.base import Histories, Mode
 from felid.models.generative import GenerativeModel
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import Tiger, TigerConfig
-from felid.recommender import Recommender, SearchConfig
+from felid.ranking import ItemRanker, SearchConfig
 from felid.search import Results, beam_search
 from felid.tokens import BEGIN, PAD
 
@@ -105,7 +105,9 @@ def run(world: World, *, rounds: int, quick: bool, seed: int, console: Console) 
 
 def _model(config: ModelConfig, world: World, seed: int) -> GenerativeModel:
     torch.manual_seed(seed)
-    return build_model(config, world.ids, world.embeddings).eval()
+    model = build_model(config, world.catalogue).eval()
+    assert isinstance(model, GenerativeModel)
+    return model
 
 
 def _contestants(
@@ -123,21 +125,20 @@ def _contestants(
 
         return turn
 
-    def through_recommender(model: GenerativeModel, users: int) -> Callable[[int, int], int]:
+    def ranked(model: GenerativeModel, mode: Mode, users: int, num_items: int = NUM_BEAMS) -> Callable[[int, int], int]:
         def turn(batch_size: int, seed: int) -> int:
-            search = SearchConfig(num_beams=NUM_BEAMS, batch_users=batch_size)
-            recommender = recommenders.setdefault(
-                (id(model), batch_size),
-                Recommender(model, world.ids, world.embeddings, [""] * world.ids.num_items, world.split, search),
-            )
-            recommender.search_items(world.histories.take(_users(world, users, seed)), NUM_BEAMS, exclude_seen=False)
+            search = SearchConfig(mode=mode, num_beams=NUM_BEAMS, batch_users=batch_size)
+            if (key := (id(model), mode, batch_size)) not in rankers:
+                rankers[key] = ItemRanker(model, world.catalogue, search)
+            rankers[key].search_items(world.histories.take(_users(world, users, seed)), num_items, exclude_seen=False)
             return users
 
         return turn
 
-    recommenders: dict[tuple[int, int], Recommender] = {}
+    rankers: dict[tuple[int, Mode, int], ItemRanker] = {}
     same = "same weights, users and batches, padded to the longest of the batch, fp32"
-    whole = "Recommender.search_items (batches of similar length), fp32"
+    whole = "ItemRanker.search_items (batches of similar length), fp32"
+    fused = f"{whole}, lists of 10 out of 100 candidates of each head"
     result = [
         Contestant(name, batched(one.search, users // 2), small, f"Python-trie prefix_allowed_tokens_fn, fp32, {BASELINES[name]}")
         for name, one in generate.items()
@@ -145,8 +146,10 @@ def _contestants(
     return [
         *result,
         Contestant("tiger_beam_search", batched(lambda h: beam_search(tiger, h, world.trie, NUM_BEAMS), users), large, same),
-        Contestant("tiger_recommender", through_recommender(tiger, 2 * users), large, whole),
-        Contestant("lynx_recommender", through_recommender(lynx, 8 * users), large, whole),
+        Contestant("tiger_recommender", ranked(tiger, "generative", 2 * users), large, whole),
+        Contestant("lynx_recommender", ranked(lynx, "generative", 8 * users), large, whole),
+        Contestant("lynx_dense", ranked(lynx, "dense", 16 * users, 10), large, f"{whole}, lists of 10"),
+        Contestant("lynx_fused", ranked(lynx, "fused", 2 * users, 10), large, fused),
     ]
 
 

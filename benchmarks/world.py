@@ -16,11 +16,12 @@ from felid.data.sources.amazon import Amazon2014Config
 from felid.data.sources.download import data_home
 from felid.data.sources.synthetic import SyntheticConfig
 from felid.embedding import ItemTexts, LsaConfig, TextConfig, embed, item_texts
-from felid.models.base import Histories
+from felid.models.base import Catalogue, Histories, TrainingItems
 from felid.models.torch_trie import TorchTrie
 from felid.quantize import build_quantizer
 from felid.quantize.resolve import SuffixConfig, resolve_collisions
 from felid.quantize.rkmeans import RKMeansConfig
+from felid.ranking import trie_of
 from felid.semantic_ids import SemanticIds
 from felid.tokens import PAD, TokenLayout
 
@@ -34,18 +35,24 @@ class World:
         split: all users' sequences.
         train: training sequences of all users.
         histories: test histories (they include the validation item).
-        ids: semantic IDs of the catalogue.
-        embeddings: (N, E) float32 L2-normalised LSA vectors.
-        trie: the whole catalogue.
+        catalogue: semantic IDs, L2-normalised LSA vectors, and which items are warm.
+        ids: its semantic IDs.
+        trie: the IDs of all items.
     """
 
     source: str
     split: LeaveOneOut
     train: Sequences
     histories: Sequences
+    catalogue: Catalogue
     ids: SemanticIds
-    embeddings: NDArray[np.float32]
     trie: TorchTrie
+
+    @property
+    def items(self) -> TrainingItems:
+        """What losses are taken over: the items of the training interactions."""
+        counts = np.bincount(self.train.items, minlength=self.ids.num_items).astype(np.float32)
+        return TrainingItems(torch.from_numpy(counts), trie_of(self.ids, self.catalogue.warm))
 
     def user_tokens(self, layout: TokenLayout, sequences: Sequences) -> NDArray[np.int64]:
         return np.array([layout.user_token(user) for user in sequences.user_ids.tolist()], np.int64)
@@ -60,14 +67,15 @@ def make_world() -> World:
         shop = SyntheticConfig(num_users=5000, num_clusters=10, items_per_cell=50, max_length=12)
         dataset, source = load_dataset(shop), "synthetic shop (Beauty is not in FELID_DATA_HOME)"
     split = LeaveOneOut(dataset.sequences())
-    vectors = _vectors(dataset, split.warm_items(len(dataset.items)))
+    warm = split.warm_items(len(dataset.items))
+    vectors = _vectors(dataset, warm)
     quantizer = build_quantizer(RKMeansConfig()).fit(vectors)
     unique = resolve_collisions(quantizer.encode(vectors), quantizer.sizes, SuffixConfig())
     ids = SemanticIds(unique.codes, unique.sizes, dataset.item_ids)
     counts = f"{len(split.sequences):,} users, {len(vectors):,} items, {len(split.train().items):,} training interactions"
     source = f"{source}: {counts}; codes: residual k-means on LSA vectors, sizes {'x'.join(map(str, ids.sizes))}"
-    trie = TorchTrie.of(ids.trie, ids.codes)
-    return World(source, split, split.train(), split.evaluation("test").histories, ids, vectors, trie)
+    catalogue, trie = Catalogue(vectors, warm, ids), TorchTrie.of(ids.trie, ids.codes)
+    return World(source, split, split.train(), split.evaluation("test").histories, catalogue, ids, trie)
 
 
 def _vectors(dataset: Dataset, warm: NDArray[np.bool_]) -> NDArray[np.float32]:

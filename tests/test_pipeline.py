@@ -23,8 +23,10 @@ from felid.artifacts import lock, open_artifact, read_json
 from felid.cli import main
 from felid.data.dataset import Dataset
 from felid.data.holdout import split_of
+from felid.fusion import FusionChoice
 from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
+from felid.ranking import SearchConfig
 from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
 
 SMALL = [
@@ -553,6 +555,17 @@ def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> N
         for item in recommender.in_mode(mode).recommend([history], 3)[0]:
             assert f"{item.score:.3f}" in printed.stdout
     assert felid_command("recommend", run, "--user", str(user), "--mode", "dence").returncode == 2
+
+
+def test_the_fusion_weight_is_the_one_chosen_on_validation_unless_one_is_given(run: Path) -> None:
+    train = open_artifact(run / read_json(run / "run.json")["bundle"]["stages"]["train"]).path
+    chosen = FusionChoice.load(train)
+    assert chosen is not None
+    assert felid.Recommender.load(run).ranker.weight == chosen.weight
+    FusionChoice(weight=0.85, curve=()).save(train)
+    assert felid.Recommender.load(run).ranker.weight == felid.Recommender.load(run).in_mode("fused").ranker.weight == 0.85
+    assert felid.Recommender.load(run, search=SearchConfig(fusion_weight=0.15)).ranker.weight == 0.15
+    chosen.save(train)
 
 
 def test_another_mode_than_the_best_is_named(run: Path) -> None:

@@ -7,15 +7,25 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from felid.data.histories import LeaveOneOut, Sequences
+from felid.data.histories import Sequences
 from felid.errors import FelidWarning, RequestError
-from felid.recommender import Recommendation, Recommender, SearchConfig
+from felid.models.base import Mode
+from felid.ranking import SearchConfig
+from felid.recommender import Recommendation, Recommender
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, check_ranker, toy_world
-from tests.tiny import KINDS, Kind, random_model
+from tests.tiny import ALL_KINDS, AnyKind, all_warm, any_model
 
 WORLD = toy_world(num_users=24)
 Names = Literal["int", "str"]
+SYSTEMS: list[tuple[AnyKind, Mode]] = [
+    ("lynx", "fused"),
+    ("lynx", "generative"),
+    ("lynx", "dense"),
+    ("tiger", "generative"),
+    ("sasrec", "dense"),
+]
+systems = pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 
 
 def item_ids(names: Names) -> np.ndarray:
@@ -26,14 +36,13 @@ def item_ids(names: Names) -> np.ndarray:
     return np.array([f"i{n:02d}" for n in numbers], object)
 
 
-def recommender(
-    kind: Kind = "lynx", names: Names = "int", search: SearchConfig | None = None, world: ToyWorld = WORLD
-) -> Recommender:
+def recommender(kind: AnyKind = "lynx", names: Names = "int", world: ToyWorld = WORLD, **search: object) -> Recommender:
     ids = SemanticIds(world.codes, world.sizes, item_ids(names))
     titles = [f"title {n}" if n else "" for n in range(world.num_items)]
     users = np.array([f"u{n:02d}" for n in range(len(world.sequences))], object)
     known = Sequences(users if names == "str" else world.sequences.user_ids, world.sequences.offsets, world.sequences.items)
-    return Recommender(random_model(kind, ids), ids, world.vectors, titles, LeaveOneOut(known), search)
+    catalogue = all_warm(ids, world.vectors)
+    return Recommender(any_model(kind, catalogue, spread=0.7), catalogue, known, titles, SearchConfig.model_validate(search))
 
 
 def assert_alike(some: list[Recommendation], others: list[Recommendation]) -> None:
@@ -42,18 +51,19 @@ def assert_alike(some: list[Recommendation], others: list[Recommendation]) -> No
     assert [found.score for found in some] == pytest.approx([found.score for found in others], abs=1e-5, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@systems
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_it_keeps_the_contract_of_rankers(kind: Kind, part: Literal["validation", "test"]) -> None:
+def test_it_keeps_the_contract_of_rankers(kind: AnyKind, mode: Mode, part: Literal["validation", "test"]) -> None:
     some = WORLD.split.evaluation(part)
     few = type(some)(some.histories.take(np.arange(6)), some.targets[:6])
-    check_ranker(recommender(kind), few, WORLD.num_items, k=7)
-    check_ranker(recommender(kind, search=SearchConfig(num_beams=3, batch_users=4)), few, WORLD.num_items, k=WORLD.num_items)
+    check_ranker(recommender(kind, mode=mode), few, WORLD.num_items, k=7)
+    narrow = recommender(kind, mode=mode, num_beams=3, batch_users=4, candidates=3)
+    check_ranker(narrow, few, WORLD.num_items, k=WORLD.num_items)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("names", ["int", "str"])
-def test_one_history_gives_a_list_and_several_give_a_list_of_lists(kind: Kind, names: Names) -> None:
+def test_one_history_gives_a_list_and_several_give_a_list_of_lists(kind: AnyKind, names: Names) -> None:
     model, ids = recommender(kind, names), item_ids(names).tolist()
     one = model.recommend([ids[3], ids[8]], k=5)
     assert len(one) == 5
@@ -82,9 +92,9 @@ def test_an_item_beside_a_history_is_refused() -> None:
         recommender().recommend([[100], 107])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_of_recommended_items_are_those_of_score(kind: Kind) -> None:
-    model, ids = recommender(kind), item_ids("int").tolist()
+@systems
+def test_scores_of_recommended_items_are_those_of_score(kind: AnyKind, mode: Mode) -> None:
+    model, ids = recommender(kind, mode=mode, fusion_weight=0.3), item_ids("int").tolist()
     history = [ids[3], ids[8], ids[20]]
     found = model.recommend(history, k=WORLD.num_items, exclude_seen=False)
     assert len(found) == WORLD.num_items
@@ -92,14 +102,14 @@ def test_scores_of_recommended_items_are_those_of_score(kind: Kind) -> None:
     assert scores.dtype == np.float32
     assert scores.tolist() == pytest.approx([one.score for one in found], abs=1e-5)
     assert model.score(history, []).shape == (0,)
-    if kind == "lynx":
+    if kind != "tiger" and mode != "fused":
         assert np.exp(model.score(history, ids)).sum() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_seen_items_are_left_out_unless_they_are_wanted(kind: Kind) -> None:
+@systems
+def test_seen_items_are_left_out_unless_they_are_wanted(kind: AnyKind, mode: Mode) -> None:
     """Also those beyond the last items that the model reads (its history is 8 items long)."""
-    model, ids = recommender(kind), item_ids("int").tolist()
+    model, ids = recommender(kind, mode=mode), item_ids("int").tolist()
     history = ids[:20]
     without = model.recommend(history, k=10)
     assert {found.item_id for found in without} == set(ids[20:]), "shorter than k where fewer are eligible"
@@ -110,22 +120,34 @@ def test_seen_items_are_left_out_unless_they_are_wanted(kind: Kind) -> None:
     assert model.recommend(ids, k=3) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_the_last_items_are_read(kind: Kind) -> None:
-    model, ids = recommender(kind), item_ids("int").tolist()
+@systems
+def test_only_the_last_items_are_read(kind: AnyKind, mode: Mode) -> None:
+    model, ids = recommender(kind, mode=mode), item_ids("int").tolist()
     long, short = ids[:20], ids[12:20]
     a, b = (model.recommend(history, k=5, exclude_seen=False) for history in (long, short))
-    assert [found.item_id for found in a] == [found.item_id for found in b]
+    assert_alike(a, b)
     assert model.score(long, ids).tolist() == pytest.approx(model.score(short, ids).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_beams_are_raised_to_k(width: int) -> None:
+@pytest.mark.parametrize("mode", ["generative", "fused"])
+def test_beams_and_candidates_are_raised_to_k(width: int, mode: Mode) -> None:
     """Beams fewer than k (pitfalls: GRID, Geodezik)."""
-    model = recommender(search=SearchConfig(num_beams=width))
+    model = recommender(mode=mode, num_beams=width, candidates=width)
     assert len(model.recommend([100], k=12)) == 12
-    wide = recommender(search=SearchConfig(num_beams=12)).recommend([100], k=12)
+    wide = recommender(mode=mode, num_beams=12, candidates=12).recommend([100], k=12)
     assert model.recommend([100], k=12) == wide
+
+
+def test_the_same_model_ranks_in_every_mode_it_knows() -> None:
+    model = recommender(fusion_weight=0.2, num_beams=24)
+    lists = {mode: model.in_mode(mode).recommend([100, 107], k=24) for mode in ("fused", "generative", "dense")}
+    assert lists["fused"] == model.recommend([100, 107], k=24)
+    scores = {mode: {one.item_id: one.score for one in found} for mode, found in lists.items()}
+    for item, score in scores["fused"].items():
+        assert score == pytest.approx(0.2 * scores["generative"][item] + 0.8 * scores["dense"][item], abs=1e-4)
+    with pytest.raises(RequestError, match="ranks under dense, not fused"):
+        recommender("sasrec").in_mode("fused")
 
 
 def test_unknown_items_are_reported_and_skipped() -> None:
@@ -195,7 +217,7 @@ def test_history_of_a_known_user(names: Names) -> None:
 
 
 def test_search_reports_what_is_done_and_reads_user_tokens() -> None:
-    model, done = recommender("tiger", search=SearchConfig(batch_users=10)), []
+    model, done = recommender("tiger", batch_users=10), []
     items, scores = model.search_items(WORLD.sequences, 4, True, done.append)
     assert done == [10, 10, 4]
     assert items.shape == scores.shape == (24, 4)

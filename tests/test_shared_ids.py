@@ -11,16 +11,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from felid.data.histories import LeaveOneOut
 from felid.models import build_model
-from felid.recommender import Recommender, SearchConfig, trie_of
+from felid.models.base import Catalogue, Mode, TrainingItems
+from felid.ranking import SearchConfig, trie_of
+from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, check_ranker, toy_world
 from felid.training import Examples, TrainingConfig, TrainingData, train
-from tests.tiny import KINDS, Kind, config_of, random_model
+from tests.tiny import AnyKind, all_warm, any_model, config_of
 
 WORLD = toy_world(num_users=24)
 EVERYONE = list(range(100, 124))
+SYSTEMS: list[tuple[AnyKind, Mode]] = [("lynx", "generative"), ("tiger", "generative"), ("lynx", "fused"), ("lynx", "dense")]
+systems = pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 
 
 def shared_ids(world: ToyWorld = WORLD) -> SemanticIds:
@@ -29,10 +32,12 @@ def shared_ids(world: ToyWorld = WORLD) -> SemanticIds:
 
 
 def recommender(
-    kind: Kind = "lynx", ids: SemanticIds | None = None, search: SearchConfig | None = None, split: LeaveOneOut | None = None
+    kind: AnyKind = "lynx", mode: Mode = "generative", ids: SemanticIds | None = None, world: ToyWorld = WORLD, **search: object
 ) -> Recommender:
-    ids = shared_ids() if ids is None else ids
-    return Recommender(random_model(kind, ids), ids, WORLD.vectors, [""] * WORLD.num_items, split or WORLD.split, search)
+    """Lynx is trained without a share of the softmax over all codes: it cannot score IDs of cold items."""
+    catalogue = Catalogue(world.vectors, world.split.warm_items(24), shared_ids() if ids is None else ids)
+    model = any_model(kind, catalogue, **({"level_share": 0.0} if kind == "lynx" else {}))
+    return Recommender(model, catalogue, world.sequences, None, SearchConfig.model_validate({"mode": mode, **search}))
 
 
 def family(size: int, ids: SemanticIds) -> list[int]:
@@ -40,21 +45,23 @@ def family(size: int, ids: SemanticIds) -> list[int]:
     return next(found for row in ids.codes.tolist() if len(found := ids.items_of(tuple(row))) == size)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_keeps_the_contract_of_rankers(kind: Kind) -> None:
+@systems
+def test_it_keeps_the_contract_of_rankers(kind: AnyKind, mode: Mode) -> None:
     some = WORLD.split.evaluation("test")
     few = type(some)(some.histories.take(np.arange(6)), some.targets[:6])
     for k, beams in ((7, 50), (WORLD.num_items, 50), (3, 1)):
-        model = recommender(kind, search=SearchConfig(num_beams=beams, batch_users=4))
+        model = recommender(kind, mode, num_beams=beams, batch_users=4, candidates=k)
         check_ranker(model, few, WORLD.num_items, k=k)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@systems
 @pytest.mark.parametrize("exclude_seen", [True, False])
-def test_lists_are_all_items_by_score_then_by_place_in_the_catalogue(kind: Kind, exclude_seen: bool) -> None:
-    model, history = recommender(kind), [103, 108, 120]
+def test_lists_are_all_items_by_score_then_by_place_in_the_catalogue(kind: AnyKind, mode: Mode, exclude_seen: bool) -> None:
+    """The items of an ID have one generative score and each its own dense one."""
+    model, history = recommender(kind, mode), [103, 108, 120]
     scores = model.score(history, EVERYONE)
     assert np.isfinite(scores).all()
+    assert len(set(scores.round(4).tolist())) == (24 if mode != "generative" else len(set(model.ids.groups.group)))
     wanted = sorted(EVERYONE, key=lambda item: (-round(float(scores[item - 100]), 4), item))
     wanted = [item for item in wanted if not exclude_seen or item not in history]
     found = model.recommend(history, k=WORLD.num_items, exclude_seen=exclude_seen)
@@ -92,12 +99,12 @@ def test_pitfall_every_item_of_a_shared_id_counts_as_found() -> None:
         assert [place[item] for item in mates] == list(range(len(mates)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_unique_ids_give_the_same_lists_whether_or_not_items_may_share(kind: Kind) -> None:
+@systems
+def test_unique_ids_give_the_same_lists_whether_or_not_items_may_share(kind: AnyKind, mode: Mode) -> None:
     plain = SemanticIds(WORLD.codes, WORLD.sizes, np.arange(100, 124))
     allowed = SemanticIds(WORLD.codes, WORLD.sizes, np.arange(100, 124), shared=True)
     for exclude_seen in (True, False):
-        a, b = (recommender(kind, ids).search_items(WORLD.sequences, 9, exclude_seen) for ids in (plain, allowed))
+        a, b = (recommender(kind, mode, ids).search_items(WORLD.sequences, 9, exclude_seen) for ids in (plain, allowed))
         assert np.array_equal(a[0], b[0])
         assert np.array_equal(a[1], b[1])
 
@@ -110,7 +117,7 @@ def test_a_cold_item_is_found_if_a_warm_one_has_its_id() -> None:
     cold = {100 + row for row in np.flatnonzero(~warm).tolist()}
     assert reachable & cold
     assert cold - reachable
-    model = recommender("lynx", ids, split=few.split)
+    model = recommender("lynx", "generative", ids, few)
     found = model.recommend([103], k=WORLD.num_items, exclude_seen=False)
     assert {one.item_id for one in found} == reachable
     assert set(np.array(EVERYONE)[np.isfinite(model.score([103], EVERYONE))]) == reachable
@@ -120,13 +127,15 @@ def test_training_on_shared_ids_learns_the_right_id(tmp_path: Path) -> None:
     world = toy_world()
     ids, sequences = shared_ids(world), world.split.train()
     torch.manual_seed(0)
-    model = build_model(config_of("lynx", dropout=0.0), ids, world.vectors)
-    data = TrainingData(Examples.of(sequences, model.history, causal=model.causal), trie_of(ids, np.ones(24, bool)), None)
+    catalogue = all_warm(ids, world.vectors)
+    model = build_model(config_of("lynx", dropout=0.0, dense_weight=0.0), catalogue)
+    items = TrainingItems(torch.from_numpy(np.bincount(sequences.items, minlength=24)).float(), trie_of(ids, np.ones(24, bool)))
+    data = TrainingData(Examples.of(sequences, model.history, causal=model.causal), items, None)
     config = TrainingConfig(epochs=6, batch_targets=32, learning_rate=1e-2, patience=0, precision="fp32")
     steps = itertools.count(1)
     train(model, data, config, tmp_path, lambda _: {"ndcg@10": next(steps)}, seed=0, console=Console(file=io.StringIO()))
     part = world.split.evaluation("test")
-    best = Recommender(model, ids, world.vectors, [""] * 24, world.split).rank(part.histories, 1, False)[:, 0]
+    best = Recommender(model, catalogue, world.sequences).rank(part.histories, 1, False)[:, 0]
     right = (ids.codes[best] == ids.codes[part.targets]).all(1)
     assert right.mean() > 0.9
     assert (best == part.targets).mean() < right.mean(), "no two items share an ID here"

@@ -58,7 +58,7 @@ def judge(
         report = evaluate_run(counted, split, dataset.item_ids, config, order_rule=dataset.order_rule)
     cold = np.flatnonzero(~split.warm_items(len(dataset.items)))
     policy = report.metrics["policy"]
-    policy["candidates"] += "".join(_never(name, ranker, cold, split) for name, ranker in rankers.items())
+    policy["candidates"] += "".join(_never(name, ranker, cold) for name, ranker in rankers.items())
     policy["tokenizer"] = (
         f"transductive: fitted on all items, among them {len(cold):,} items without training interactions"
         if transductive
@@ -78,10 +78,7 @@ def _rankers(recommender: Recommender, system: str) -> dict[str, ItemRanker]:
     return dict(zip((system if mode == best else f"{system}, {mode}" for mode in modes), rankers, strict=True))
 
 
-def _never(name: str, ranker: ItemRanker, cold: NDArray[np.int64], split: LeaveOneOut) -> str:
+def _never(name: str, ranker: ItemRanker, cold: NDArray[np.int64]) -> str:
     """How many of the items without training interactions a system cannot recommend, in words; "" for none."""
-    if not len(cold):
-        return ""
-    user = split.evaluation("validation").histories.take(np.zeros(1, np.int64))
-    lost = int((~np.isfinite(ranker.score_items(user, cold))).sum())
+    lost = int((~ranker.recommendable()[cold]).sum())
     return f"; {lost:,} of them, without training interactions, {name} never recommends" if lost else ""

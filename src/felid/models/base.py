@@ -52,6 +52,10 @@ class Histories:
         """(B, T) True at real positions."""
         return torch.arange(self.items.shape[1], device=self.items.device)[None, :] < self.lengths[:, None]
 
+    def last(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
+        """What stands at the last real position of each row."""
+        return states[torch.arange(len(states), device=states.device), self.lengths - 1]
+
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:

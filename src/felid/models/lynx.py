@@ -101,8 +101,8 @@ class Lynx(GenerativeModel, DenseModel):
         self.item_norm = nn.RMSNorm(width, eps=1e-6)
         self.encoder = Stack(config.layers, shape, causal=True)
         initialize(self.encoder, shape)
-        if config.generative_weight:
-            self.context = nn.Linear(width, width)
+        if config.generative_weight:  # tokens are small beside contexts, as parts of item vectors; norms make them equal
+            self.context, self.code_norm = nn.Linear(width, width), nn.RMSNorm(width, eps=1e-6)
             self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
             initialize(self.decoder, shape)
         self.dense = DenseHead(config.dense, width) if config.dense_weight else None
@@ -115,11 +115,10 @@ class Lynx(GenerativeModel, DenseModel):
         return ("fused", "generative", "dense") if self.config.generative_weight else ("dense",)
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
-        step = StepItems.of(self.items, histories, targets, items.counts, self.config.dense if self.dense else None)
-        rows = self.items.warm_rows if step.rows is None else step.rows
-        vectors = (self.items.warm() if step.rows is None else self.items(step.rows)) + self._code_vectors_of(rows)
+        step = StepItems.of(self.items, histories, targets, items.counts, None if self.dense is None else self.config.dense)
+        vectors = self._warm_vectors() if step.rows is None else self._vectors(step.rows)
         encoded, real = self._encode(F.embedding(step.history, vectors), histories.users), histories.real
-        total, parts = encoded.new_zeros((), dtype=torch.float32), {}
+        total, parts = torch.zeros((), device=encoded.device), {}
         if self.config.generative_weight:
             assert items.trie is not None
             log_probs, loss = self.likelihood(self._decode(encoded, real, targets), targets, items.trie, smoothing)
@@ -132,14 +131,19 @@ class Lynx(GenerativeModel, DenseModel):
 
     def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
         assert self.dense is not None, "the model has no dense head; see `modes`"
-        return self.dense.contexts(self._last(self._encode_histories(histories), histories))
+        return self.dense.contexts(histories.last(self._encode_histories(histories)))
 
     def item_vectors(self) -> Float[Tensor, "N D"]:
         assert self.dense is not None, "the model has no dense head; see `modes`"
-        return self.dense.vectors(self.items() + self._code_vectors_of(torch.arange(len(self.codes), device=self.codes.device)))
+        return self.dense.vectors(self._vectors(None))
 
-    def _code_vectors_of(self, rows: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
-        return sum_of_rows(self.tokens.weight, self.item_tokens(rows))
+    def _vectors(self, rows: Int[Tensor, " R"] | None) -> Float[Tensor, "R D"]:
+        """Vectors of the items `rows`, or of the whole catalogue."""
+        tokens = self.codes + self.offsets if rows is None else self.item_tokens(rows)
+        return self.items(rows) + sum_of_rows(self.tokens.weight, tokens)
+
+    def _warm_vectors(self) -> Float[Tensor, "W D"]:
+        return self.items.warm() + sum_of_rows(self.tokens.weight, self.item_tokens(self.items.warm_rows))
 
     def _encode(self, vectors: Float[Tensor, "B T D"], users: Tensor | None) -> Float[Tensor, "B T D"]:
         vectors = self.item_norm(vectors)
@@ -150,15 +154,17 @@ class Lynx(GenerativeModel, DenseModel):
 
     def _encode_histories(self, histories: Histories) -> Float[Tensor, "B T D"]:
         rows, inverse = torch.unique(histories.items, return_inverse=True)
-        return self._encode(F.embedding(inverse, self.items(rows) + self._code_vectors_of(rows)), histories.users)
+        return self._encode(F.embedding(inverse, self._vectors(rows)), histories.users)
 
-    def _last(self, encoded: Float[Tensor, "B T D"], histories: Histories) -> Float[Tensor, "B D"]:
-        return encoded[torch.arange(len(encoded), device=encoded.device), histories.lengths - 1]
+    def code_vectors(self, codes: Int[Tensor, "*B"], level: int) -> Float[Tensor, "*B D"]:
+        vectors: Tensor = self.code_norm(super().code_vectors(codes, level))
+        return vectors
 
     def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
         encoded = self._encode_histories(histories)
         padding = padding_bias(histories.lengths, encoded.shape[1])
-        return self.context(self._last(encoded, histories)), self.decoder.remember(encoded, padding)
+        first: Tensor = self.context(histories.last(encoded))
+        return first, self.decoder.remember(encoded, padding)
 
     def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
         return self._decode(self._encode_histories(histories), histories.real, targets)
@@ -166,7 +172,7 @@ class Lynx(GenerativeModel, DenseModel):
     def _decode(self, encoded: Float[Tensor, "B T D"], real: Tensor, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
         levels, (batch, length, width) = self.layout.num_levels, encoded.shape
         codes = encoded.new_zeros(batch, length, levels - 1, width)
-        codes[real] = self.tokens(self.item_tokens(targets)[:, :-1]).to(encoded.dtype)
+        codes[real] = self.code_norm(self.tokens(self.item_tokens(targets)[:, :-1])).to(encoded.dtype)
         inputs = torch.cat((self.context(encoded)[:, :, None], codes), 2)
         # the decoder of a position reads the encoder up to that position
         future = torch.full((length, length), -torch.inf, device=encoded.device).triu(1).repeat_interleave(levels, 0)

@@ -91,7 +91,7 @@ class SASRec(DenseModel):
     def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
         rows, inverse = torch.unique(histories.items, return_inverse=True)
         encoded = self._encode(F.embedding(inverse, self.items(rows)))
-        return self.dense.contexts(encoded[torch.arange(len(encoded), device=encoded.device), histories.lengths - 1])
+        return self.dense.contexts(histories.last(encoded))
 
     def item_vectors(self) -> Float[Tensor, "N D"]:
         return self.dense.vectors(self.items()).masked_fill(~self.items.known[:, None], torch.nan)

@@ -1,0 +1,194 @@
+"""What the benchmarks of recommenders share: felid in processes of its own, work in two lanes, records that are kept as they come.
+
+A lane is one process of a benchmark with a run folder of its own, which its trainings share: data, vectors and codes that they
+have in common are made once. Records are JSON lists that both lanes add to; what stands there is not done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.machine import cpu, git
+from felid.artifacts import find_artifact, open_artifact, read_json, read_run, write_json
+from felid.config import Config, load_tree, validate
+
+GRACE_SECONDS = 20.0
+"""How long a process that is told to stop may take before it is killed."""
+LOG = "felid.log"
+"""In a run folder: all that its commands printed."""
+Record = dict[str, Any]
+T = TypeVar("T")
+
+
+class FailedError(Exception):
+    """A command ended with an error; the last lines that it printed."""
+
+
+class System(Config):
+    """What is trained: a recipe and the settings beside it."""
+
+    recipe: str
+    """A name or a file, as `felid` takes it."""
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE."""
+
+
+class Settings(Config):
+    """What `benchmarks.recommenders` and `benchmarks.cold` train; chosen on validation."""
+
+    systems: dict[str, System]
+    """By the name of their model's kind, which is also what evaluations call them."""
+    quality: System
+    """`lynx` with a short schedule."""
+    ablation: dict[str, tuple[str, ...]]
+    """What is changed in the system `lynx`, by name; the first one changes nothing."""
+
+
+def load_settings(path: Path) -> Settings:
+    return validate(Settings, load_tree(path))
+
+
+def end_with_children() -> None:
+    """Let this process, when it is told to stop, stop what it runs as well."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def felid(
+    stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] = (), threads: int = 1, minutes: float | None = None
+) -> bool:
+    """Run a stage in a process of its own.
+
+    Returns:
+        False where it was stopped because the minutes were over.
+
+    Raises:
+        FailedError: it ended with an error.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(recipe)]
+    return run(command, root / LOG, threads, minutes)
+
+
+def run(command: Sequence[str], log: Path, threads: int = 1, minutes: float | None = None) -> bool:
+    """Run a command, its output added to a file; it does not outlive this process's patience.
+
+    Args:
+        command: program and arguments.
+        log: file that the output is added to.
+        threads: of torch, numpy and polars.
+        minutes: after which it is stopped; None = never.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        FailedError: it ended with an error.
+    """
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(f"$ {shlex.join(command)}\n")
+        stream.flush()
+        process = subprocess.Popen(command, env=_environment(threads), stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            status = process.wait(None if minutes is None else 60 * minutes)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _stop(process)
+    if status:
+        last = log.read_text(encoding="utf-8").splitlines()[-3:]
+        raise FailedError(f"{shlex.join(command)} ended with status {status}: {' / '.join(last)}")
+    return True
+
+
+def output(module: str, *arguments: str, threads: int = 1) -> str:
+    """What `python -m module arguments` prints; its warnings and errors go to this process's."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, env=_environment(threads), stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "POLARS_MAX_THREADS": str(threads)}
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process that may still be running: politely, then not."""
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def share_of(jobs: Sequence[T], share: str) -> list[T]:
+    """The jobs of one lane; `share` is PLACE/LANES, counted from 0."""
+    place, lanes = map(int, share.split("/"))
+    assert 0 <= place < lanes, f"--share {share}: the place is counted from 0 and below the number of lanes"
+    return list(jobs[place::lanes])
+
+
+def lane_of(work: Path, share: str) -> Path:
+    """The run folder of a lane."""
+    return work / f"lane-{share.partition('/')[0]}"
+
+
+def records(path: Path) -> list[Record]:
+    """The list in a JSON file; none where there is no file yet."""
+    found: list[Record] = read_json(path) if path.is_file() else []
+    return found
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Add to the list in a JSON file: whole or not at all, also where two processes do so at a time."""
+    with _alone(path.parent):
+        write_json(path, [*records(path), record])
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is here; the lock is on the folder itself and leaves no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
+def made_with(threads: int) -> Record:
+    """Code and machine of a record."""
+    changed = bool(git("status", "--porcelain", "src", "benchmarks"))
+    commit = git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    return {"commit": commit, "cpu": cpu(), "threads": threads, "load": os.getloadavg()[0]}
+
+
+def stage_folder(root: Path, stage: str) -> Path:
+    """The artifact of a stage that was made or reused last in a run folder."""
+    return root / str(read_run(root)["stages"][stage])
+
+
+def minutes_of(root: Path) -> dict[str, float]:
+    """Wall minutes that each part of the last training in a run folder took when it was made, the warm-up and codes among them.
+
+    `train` is the training with its validations, over all sittings.
+    """
+    stages = ("data", "embed", "tokenize")
+    seconds = {stage: open_artifact(stage_folder(root, stage)).manifest["wall_seconds"] for stage in stages}
+    inputs = dict(open_artifact(stage_folder(root, "tokenize")).manifest["inputs"])
+    for name, part in (("codes", "quantize"), ("warmup", "warmup"), ("start", "start")):
+        if name in inputs:
+            manifest = find_artifact(root, part, inputs[name]).manifest
+            seconds[part] = manifest["wall_seconds"]
+            inputs |= manifest["inputs"]
+    seconds["train"] = read_json(stage_folder(root, "train") / "progress.json")["seconds"]
+    return {part: round(value / 60, 2) for part, value in seconds.items()}

@@ -1,0 +1,81 @@
+"""`python -m benchmarks.validate RUN --search KEY=VALUE ...`: validation metrics of the recommender that was trained last in RUN.
+
+The test part is not looked at. Users whose target is kept for the test of cold items are left out (`LeaveOneOut.selection`).
+Prints one JSON line per `--search` (settings of the search section, without the word search): by mode and by users (`all`,
+`warm` and, where there are some, `cold`) the metrics under seen items removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from felid.artifacts import read_run
+from felid.config import merge, parse_overrides, validate
+from felid.data.dataset import Dataset
+from felid.data.histories import EvaluationSet
+from felid.data.holdout import HoldoutConfig, split_of
+from felid.evaluation import Evaluation, evaluate
+from felid.models.base import Mode
+from felid.ranking import SearchConfig
+from felid.recommender import Recommender
+
+KS = (5, 10)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate, print, and write the ranks where that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.validate", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--search", nargs="*", action="append", metavar="KEY=VALUE", help="may be given several times")
+    parser.add_argument("--every-mode", action="store_true", help="each mode of the model, not just that of the search")
+    parser.add_argument("--ranks", type=Path, help="Parquet file for the ranks of the last --search")
+    options = parser.parse_args(arguments)
+    for search in options.search or [[]]:
+        results, groups = evaluate_search(options.run, search, every_mode=options.every_mode)
+        print(json.dumps({mode: metrics_of(result, groups) for mode, result in results.items()}), flush=True)
+        if options.ranks is not None:
+            frames = [ranks_of(mode, result, groups) for mode, result in results.items()]
+            pl.concat(frames).write_parquet(options.ranks)
+
+
+def evaluate_search(
+    root: Path, search: Sequence[str], *, every_mode: bool
+) -> tuple[dict[Mode, Evaluation], NDArray[np.str_]]:
+    """Ranks on validation by mode, and the group of each user's target (`warm` or `cold`)."""
+    bundle = read_run(root)["bundle"]
+    settings = validate(SearchConfig, merge(bundle["search"], parse_overrides(search)))
+    recommender = Recommender.load(root, search=settings)
+    dataset = Dataset.load(root / bundle["stages"]["data"])
+    part = split_of(dataset, validate(HoldoutConfig, bundle["holdout"])).selection()
+    modes = recommender.model.modes if every_mode else (recommender.ranker.mode,)
+    groups = np.where(recommender.ranker.catalogue.warm[part.targets], "warm", "cold")
+    return {mode: _evaluate(recommender.in_mode(mode), part) for mode in modes}, groups
+
+
+def _evaluate(recommender: Recommender, part: EvaluationSet) -> Evaluation:
+    return evaluate(recommender.ranker, part, KS, True, recommender.ids.num_items)
+
+
+def metrics_of(result: Evaluation, groups: NDArray[np.str_]) -> dict[str, dict[str, Any]]:
+    """Metrics of all users, and of those with a warm and with a cold target."""
+    masks = {"all": groups != "", "warm": groups == "warm", "cold": groups == "cold"}
+    return {name: dict(result.of(mask).metrics()) for name, mask in masks.items() if mask.any()}
+
+
+def ranks_of(system: str, result: Evaluation, groups: NDArray[np.str_]) -> pl.DataFrame:
+    """Ranks as `felid.evaluation.compare_runs` reads them; targets are item_index."""
+    columns = {"user_id": result.user_ids.tolist(), "target": result.targets, "group": groups.tolist(), "rank": result.ranks}
+    labels = [pl.lit(text).alias(name) for name, text in (("system", system), ("part", "validation"), ("policy", "seen_removed"))]
+    return pl.DataFrame(columns).select(*labels, pl.all())
+
+
+if __name__ == "__main__":
+    main()
