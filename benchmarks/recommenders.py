@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 from rich.console import Console
@@ -77,38 +78,49 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _missing(options: argparse.Namespace, systems: Mapping[str, System], done: Sequence[Record]) -> list[tuple[str, System]]:
-    """Names and settings of this lane's trainings that are in no record yet; the seed is one of the overrides."""
+class Job(NamedTuple):
+    """One training of a benchmark."""
+
+    name: str
+    seed: int
+    recipe: str
+    overrides: tuple[str, ...]
+    """The seed among them."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What makes a training the same as one that was made."""
+        return self.name, self.recipe, self.overrides
+
+    def start(self, stage: str, root: Path, threads: int) -> Record:
+        """Run `felid STAGE`; the beginning of the record, and the minutes that all parts took."""
+        record = {**self._asdict(), **made_with(threads)}
+        felid(stage, root, self.recipe, self.overrides, threads)
+        return {**record, "minutes": minutes_of(root)}
+
+
+def missing_jobs(options: argparse.Namespace, systems: Mapping[str, System], done: Sequence[Record]) -> list[Job]:
+    """The trainings of this lane that are in no record yet."""
     jobs = [
-        (name, System(recipe=system.recipe, overrides=(*system.overrides, f"seed={seed}")))
+        Job(name, seed, system.recipe, (*system.overrides, f"seed={seed}"))
         for name, system in systems.items()
         for seed in options.seeds
     ]
-    keys = {_key(record["name"], System(recipe=record["recipe"], overrides=record["overrides"])) for record in done}
-    return [job for job in share_of(jobs, options.share) if _key(*job) not in keys]
-
-
-def _key(name: str, system: System) -> tuple[object, ...]:
-    return name, system.recipe, system.overrides
-
-
-def _record(name: str, system: System, threads: int) -> Record:
-    return {"name": name, "recipe": system.recipe, "overrides": list(system.overrides), **made_with(threads)}
+    keys = {Job(one["name"], one["seed"], one["recipe"], tuple(one["overrides"])).key for one in done}
+    return [job for job in share_of(jobs, options.share) if job.key not in keys]
 
 
 def run_systems(options: argparse.Namespace) -> str:
     """Train and evaluate what is missing; the metrics and the resolved recipe of each run go to the folder of the records."""
     path, root = options.out / "runs.json", lane_of(options.work, options.share)
-    for name, system in _missing(options, load_settings(options.settings).systems, records(path)):
-        record = _record(name, system, options.threads)
-        felid("evaluate", root, system.recipe, system.overrides, options.threads)
-        folder, seed = stage_folder(root, "evaluate"), system.overrides[-1].removeprefix("seed=")
-        kept = options.out / f"{name}-{seed}"
+    for job in missing_jobs(options, load_settings(options.settings).systems, records(path)):
+        record = job.start("evaluate", root, options.threads)
+        folder, kept = stage_folder(root, "evaluate"), options.out / f"{job.name}-{job.seed}"
         kept.mkdir(parents=True, exist_ok=True)
         for source in (folder / "metrics.json", root / "recipe.json"):
             shutil.copy(source, kept)
         write_json(kept / "curve.json", read_json(stage_folder(root, "train") / "progress.json")["curve"])
-        add_record(path, {**record, "seed": int(seed), "minutes": minutes_of(root), "evaluation": str(folder)})
+        add_record(path, {**record, "evaluation": str(folder)})
     return table_systems(options)
 
 
@@ -152,16 +164,15 @@ def metric_rows(runs: Mapping[str, Mapping[int, Ranks]]) -> list[dict[str, str]]
 
 
 def comparisons(runs: Mapping[str, Mapping[int, Ranks]]) -> list[str]:
-    """What may be claimed of lynx against SASRec, run by run with the same seed, and of both against the Markov chain, on test."""
+    """What may be claimed on test of lynx against SASRec, run by run with the same seed, and of both against the Markov chain."""
     found = []
     for ours in (name for name in OWN if name in runs):
-        for theirs in ("sasrec", "markov"):
-            other = runs.get(theirs, {})
-            seeds = [seed for seed in runs[ours] if seed in other or theirs in BASELINES]
+        against = {"sasrec": runs.get("sasrec", {}), "markov": dict.fromkeys(runs[ours], *runs["markov"].values())}
+        for theirs, other in against.items():
+            seeds = [seed for seed in runs[ours] if seed in other]
             if ours == theirs or not seeds:
                 continue
-            baseline = next(iter(other.values()))
-            pairs = [runs[ours][seed] for seed in seeds], [other.get(seed, baseline) for seed in seeds]
+            pairs = [runs[ours][seed] for seed in seeds], [other[seed] for seed in seeds]
             for policy in POLICIES:
                 for metric in METRICS[2:]:
                     difference = compare_runs(*pairs, metric, policy=policy)[2]
@@ -173,22 +184,21 @@ def comparisons(runs: Mapping[str, Mapping[int, Ranks]]) -> list[str]:
 def run_quality(options: argparse.Namespace) -> str:
     """The whole command on an empty run folder, timed; test is read once, at the end."""
     path, settings = options.out / "quality.json", load_settings(options.settings)
-    for name, system in _missing(options, {"quality": settings.quality}, records(path)):
-        root = options.work / name
+    for job in missing_jobs(options, {"quality": settings.quality}, records(path)):
+        root = options.work / f"{job.name}-{job.seed}"
         shutil.rmtree(root, ignore_errors=True)  # what is left of an interrupted run would shorten this one
-        record, start = _record(name, system, options.threads), time.perf_counter()
-        felid("train", root, system.recipe, system.overrides, options.threads)
+        start = time.perf_counter()
+        record = job.start("train", root, options.threads)
         minutes = round((time.perf_counter() - start) / 60, 2)
-        felid("evaluate", root, system.recipe, system.overrides, options.threads)
+        felid("evaluate", root, job.recipe, job.overrides, options.threads)
         metrics = read_json(stage_folder(root, "evaluate") / "metrics.json")
-        result = {"command_minutes": minutes, "minutes": minutes_of(root), "aim": TIGER}
-        result |= {part: metrics[part] for part in ("test", "test_seen_kept", "validation")}
-        add_record(path, {**record, **result})
+        results = {part: metrics[part] for part in ("test", "test_seen_kept", "validation")}
+        add_record(path, {**record, "command_minutes": minutes, **results})
     rows = [
-        (one["overrides"][-1], one["threads"], one["command_minutes"], one["minutes"]["train"], f"{one['test']['recall@10']:.4f}")
+        (one["seed"], one["threads"], one["command_minutes"], one["minutes"]["train"], f"{one['test']['recall@10']:.4f}")
         for one in records(path)
     ]
-    return markdown(("run", "threads", "minutes, whole command", "training", f"test recall@10 (aim {TIGER})"), rows)
+    return markdown(("seed", "threads", "minutes, whole command", "training", f"test recall@10 (aim {TIGER})"), rows)
 
 
 def run_ablation(options: argparse.Namespace) -> str:
@@ -198,34 +208,31 @@ def run_ablation(options: argparse.Namespace) -> str:
     systems = {
         name: System(recipe=lynx.recipe, overrides=(*lynx.overrides, *changes)) for name, changes in settings.ablation.items()
     }
-    for name, system in _missing(options, systems, records(path)):
-        record = _record(name, system, options.threads)
-        felid("train", root, system.recipe, system.overrides, options.threads)
+    for job in missing_jobs(options, systems, records(path)):
+        record = job.start("train", root, options.threads)
         ranks = stage_folder(root, "train").with_suffix(".ranks.parquet")
         found = output("benchmarks.validate", str(root), "--every-mode", "--ranks", str(ranks), threads=options.threads)
-        result = {"minutes": minutes_of(root), "ranks": str(ranks), "validation": json.loads(found)}
-        add_record(path, {**record, **result})
+        add_record(path, {**record, "ranks": str(ranks), "validation": json.loads(found)})
     return table_ablation([one for one in records(path) if one["name"] in systems], next(iter(systems)))
 
 
 def table_ablation(done: Sequence[Record], complete: str) -> str:
     """Validation metrics of each mode, and the difference of the best mode to that of the complete system with the same seed."""
     header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10, best mode against complete")
-    whole = {one["overrides"][-1]: one for one in done if one["name"] == complete}
+    whole = {one["seed"]: one for one in done if one["name"] == complete}
     rows = []
     for one in done:
         modes = {mode: users["all"] for mode, users in one["validation"].items()}
         cells = [f"{modes[m]['recall@10']:.4f} / {modes[m]['ndcg@10']:.4f}" if m in modes else "" for m in header[3:6]]
-        seed = one["overrides"][-1]
-        against = _against(one, whole[seed]) if seed in whole and one["name"] != complete else ""
-        rows.append((one["name"], seed.removeprefix("seed="), one["minutes"]["train"], *cells, against))
+        against = _against(one, whole[one["seed"]]) if one["seed"] in whole and one["name"] != complete else ""
+        rows.append((one["name"], one["seed"], one["minutes"]["train"], *cells, against))
     return f"validation, seen removed, recall@10 / ndcg@10\n\n{markdown(header, rows)}"
 
 
 def _against(one: Record, whole: Record) -> str:
-    """Difference of the two systems' own modes (the first ones) with its interval over users."""
-    sides = [[(pl.read_parquet(record["ranks"]), next(iter(record["validation"])))] for record in (one, whole)]
-    difference = compare_runs(*sides, "ndcg@10", part="validation")[2]
+    """Difference of the two systems' best modes (the first ones) with its interval over users."""
+    ours, theirs = ([(pl.read_parquet(record["ranks"]), next(iter(record["validation"])))] for record in (one, whole))
+    difference = compare_runs(ours, theirs, "ndcg@10", part="validation")[2]
     return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 

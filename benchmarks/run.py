@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 
 import felid
 from benchmarks import search, training
+from benchmarks.machine import cpu, git
 from benchmarks.world import make_world
 from felid.artifacts import write_json
 from felid.training.loop import native_bf16
@@ -64,12 +64,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _environment(options: argparse.Namespace, load: float) -> dict[str, object]:
     return {
         "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "src", "benchmarks")),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "src", "benchmarks")),
         "quick": options.quick,
         "seed": options.seed,
         "threads": options.threads,
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "native_bf16": native_bf16(),
         "load_before": load,
@@ -80,20 +80,6 @@ def _environment(options: argparse.Namespace, load: float) -> dict[str, object]:
             "transformers": transformers.__version__,
         },
     }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        return subprocess.run(("git", *arguments), capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _table(name: str, result: dict[str, object]) -> Table:

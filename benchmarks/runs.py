@@ -1,4 +1,4 @@
-"""What the benchmarks of recommenders share: felid in processes of its own, work in two lanes, records that are kept as they come.
+"""What the benchmarks of recommenders share: felid in processes of its own, work in two lanes, records kept as they come.
 
 A lane is one process of a benchmark with a run folder of its own, which its trainings share: data, vectors and codes that they
 have in common are made once. Records are JSON lists that both lanes add to; what stands there is not done again.

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.sweep MODEL`: random search for the settings of SASRec or of lynx, equally many trials and minutes for both.
+"""`python -m benchmarks.sweep MODEL`: random search for the settings of SASRec or lynx, equal trials and minutes for both.
 
 Every trial is `felid train` in a process of its own that is stopped when its minutes are over; its result is the best
 NDCG@10 that its validations had seen by then. Trial i has the same settings whatever the number of trials and lanes is. Data,
-vectors and codes are made before the first trial and belong to no trial's minutes (their seconds are in the records of
-the runs). Trials in the results file are skipped, so the command may be interrupted, and two processes may share the work
-(`--share 0/2` and `--share 1/2`). Only validation is looked at.
+vectors and codes are made before the first trial and belong to no trial's minutes (benchmarks.recommenders has theirs).
+Trials in the results file are skipped, so the command may be interrupted, and two processes may share the work (`--share 0/2`
+and `--share 1/2`). Only validation is looked at.
 """
 
 from __future__ import annotations

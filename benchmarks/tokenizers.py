@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.runs import felid, share_of
 from felid.artifacts import read_json, read_run
 from felid.embedding import load_embeddings
 from felid.quantize import load_quantizer
@@ -63,9 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     console = Console(width=200)
     cells = list(_cells(options))
-    place, shares = map(int, options.share.split("/"))
-    for number, cell in enumerate(cells):
-        if number % shares == place and cell not in _results(options.out):
+    for cell in share_of(cells, options.share):
+        if cell not in _results(options.out):
             result = _measure(cell, options.work, options.threads)
             with options.out.open("a") as stream:
                 stream.write(json.dumps(result) + "\n")
@@ -105,21 +103,14 @@ def _measure(cell: Cell, root: Path, threads: int) -> dict[str, Any]:
     if quantizer != "item-number":
         overrides.append(f"quantizer.seed={seed}")
     overrides.append(f"training.epochs={EPOCHS}")
-    _felid("tokenize", root, overrides, threads)
+    felid("tokenize", root, RECIPE, overrides, threads)
     places = read_run(root)["stages"]
     result = {"quantizer": quantizer, "resolver": resolver, "embedding": embedding, "seed": seed, "overrides": overrides}
     result |= _fit(root, root / places["tokenize"]) | _health(root / places["tokenize"], root / places["embed"])
-    _felid("train", root, overrides, threads)
+    felid("train", root, RECIPE, overrides, threads)
     places = read_run(root)["stages"]
     last = read_json(root / places["train"] / "progress.json")["curve"][-1]
     return result | {name: last[name] for name in ("recall@10", "ndcg@10", "loss", "seconds")}
-
-
-def _felid(stage: str, root: Path, overrides: Sequence[str], threads: int) -> None:
-    import os
-
-    command = [sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(RECIPE)]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL)
 
 
 def _fit(root: Path, tokens: Path) -> dict[str, Any]:

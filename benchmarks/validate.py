@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pl.concat(frames).write_parquet(options.ranks)
 
 
-def evaluate_search(
-    root: Path, search: Sequence[str], *, every_mode: bool
-) -> tuple[dict[Mode, Evaluation], NDArray[np.str_]]:
+def evaluate_search(root: Path, search: Sequence[str], *, every_mode: bool) -> tuple[dict[Mode, Evaluation], NDArray[np.str_]]:
     """Ranks on validation by mode, and the group of each user's target (`warm` or `cold`)."""
     bundle = read_run(root)["bundle"]
     settings = validate(SearchConfig, merge(bundle["search"], parse_overrides(search)))

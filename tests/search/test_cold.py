@@ -30,17 +30,15 @@ def dumb_place(
     return result[:k]
 
 
-@settings(max_examples=60, deadline=None)
-@given(code_tables(max_levels=3, max_size=3, max_items=20), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_cold_items_follow_the_first_warm_one_of_their_family(table: CodeTable, limit: int, random: object) -> None:
-    codes, sizes = table
-    ids, num_items, k = SemanticIds(codes, sizes, np.arange(len(codes))), len(codes), random.randint(1, len(codes))
-    warm = np.array([random.random() < 0.6 for _ in range(num_items)])
-    seen = [[random.randrange(num_items) for _ in range(2)] + [-1] for _ in range(3)]
-    lists = []
-    for row in seen:
-        pool = [item for item in np.flatnonzero(warm).tolist() if item not in row]
-        lists.append(random.sample(pool, min(k, len(pool))))
+@settings(max_examples=100, deadline=None)
+@given(code_tables(max_levels=3, max_size=3, max_items=20), st.integers(0, 4), st.integers(0, 999))
+def test_cold_items_follow_the_first_warm_one_of_their_family(table: CodeTable, limit: int, seed: int) -> None:
+    (codes, sizes), rng = table, np.random.default_rng(seed)
+    ids, num_items, k = SemanticIds(codes, sizes, np.arange(len(codes))), len(codes), int(rng.integers(1, len(codes) + 1))
+    warm = rng.random(num_items) < 0.5
+    seen = [[*rng.integers(num_items, size=2).tolist(), -1] for _ in range(3)]
+    pools = [rng.permutation(np.flatnonzero(warm)).tolist() for _ in seen]
+    lists = [[item for item in pool if item not in row][:k] for pool, row in zip(pools, seen, strict=True)]
     items = np.array([row + [-1] * (k - len(row)) for row in lists])
     scores = np.where(items >= 0, -np.arange(k, dtype=np.float32), -np.inf)
     relatives = ColdRelatives.of(ids, warm)
@@ -53,6 +51,14 @@ def test_cold_items_follow_the_first_warm_one_of_their_family(table: CodeTable, 
             wanted = dumb_place(ids, warm, found, k, limit, banned)
             assert new_items[row].tolist() == [item for item, _ in wanted] + [-1] * (k - len(wanted))
             assert new_scores[row].tolist() == [score for _, score in wanted] + [-np.inf] * (k - len(wanted))
+
+
+def test_the_limit_is_that_of_the_list_and_not_of_a_family() -> None:
+    codes = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]], np.int32)
+    relatives = ColdRelatives.of(SemanticIds(codes, (2, 3), np.arange(6)), np.array([True, False, False] * 2))
+    items, scores = np.array([[3, 0, -1, -1, -1, -1]]), np.array([[-1, -2, *[-np.inf] * 4]], np.float32)
+    for limit, wanted in ((0, [3, 0]), (1, [3, 4, 0]), (2, [3, 4, 5, 0]), (3, [3, 4, 5, 0, 1]), (9, [3, 4, 5, 0, 1, 2])):
+        assert relatives.place(items, scores, limit)[0][0].tolist() == wanted + [-1] * (6 - len(wanted))
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -140,7 +140,8 @@ class Lynx(GenerativeModel, DenseModel):
     def _vectors(self, rows: Int[Tensor, " R"] | None) -> Float[Tensor, "R D"]:
         """Vectors of the items `rows`, or of the whole catalogue."""
         tokens = self.codes + self.offsets if rows is None else self.item_tokens(rows)
-        return self.items(rows) + sum_of_rows(self.tokens.weight, tokens)
+        vectors: Tensor = self.items(rows)
+        return vectors + sum_of_rows(self.tokens.weight, tokens)
 
     def _warm_vectors(self) -> Float[Tensor, "W D"]:
         return self.items.warm() + sum_of_rows(self.tokens.weight, self.item_tokens(self.items.warm_rows))

@@ -60,7 +60,6 @@ def propose(
 
 
 def _missing(items: Int[Tensor, "B C"], others: Int[Tensor, "B W"], num_items: int) -> Bool[Tensor, "B C"]:
-    """Which of `items` are not among the `others` of their row (-1 is missing nowhere)."""
-    among = torch.zeros(len(items), num_items + 1, dtype=torch.bool, device=items.device)
-    among[:, -1] = True  # the place of -1
+    """Which of `items` are not among the `others` of their row."""
+    among = torch.zeros(len(items), num_items + 1, dtype=torch.bool, device=items.device)  # the last place is that of -1
     return ~among.scatter_(1, others % (num_items + 1), True).gather(1, items % (num_items + 1))
