@@ -20,6 +20,7 @@ from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
 from felid.ranking import ItemRanker, SearchConfig, trie_of
+from felid.search.transitions import TransitionMemory
 from felid.training import Examples, TrainingConfig, TrainingData, train
 
 Validate = Callable[[Model], dict[str, float]]
@@ -69,7 +70,8 @@ class Fitting:
         self.console.print(text, soft_wrap=True)
         train(model, data, self.training, folder, validate, seed=self.seed, console=self.console)
         if "fused" in model.modes:
-            ranker = ItemRanker(model, self.catalogue, SearchConfig(mode="fused"))
+            memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
+            ranker = ItemRanker(model, self.catalogue, SearchConfig(mode="fused", memory_weight=1.0), memory)
             choose_fusion(ranker, self.sample(self.training.validation_users), self.exclude_seen).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)

@@ -1,4 +1,4 @@
-"""The share of the generative score in the fused one, chosen on validation."""
+"""How much each voice counts in the fused score, chosen on validation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.data.histories import EvaluationSet
 from felid.metrics import ndcg_per_user, ranks_of
-from felid.ranking import ItemRanker
+from felid.ranking import ItemRanker, SearchConfig
+from felid.search.fused import Weights
 
-WEIGHTS = tuple(step / 10 for step in range(11))
+SHARES = tuple(step / 10 for step in range(11))
+MEMORY = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+GRID = tuple(Weights(share, memory) for memory in MEMORY for share in SHARES)
 
 
 class FusionChoice(Config):
@@ -22,12 +25,22 @@ class FusionChoice(Config):
 
     weight: float = Field(ge=0, le=1)
     """Share of the generative score with the best NDCG@10; of equals the smallest."""
-    curve: tuple[tuple[float, float], ...]
-    """Each weight that was tried with its NDCG@10."""
+    memory_weight: float = Field(ge=0)
+    """Factor of the transition memory with the best NDCG@10; of equals the smallest."""
+    curve: tuple[tuple[float, float, float], ...]
+    """Each share and factor that was tried with its NDCG@10."""
 
     def save(self, folder: Path) -> None:
         """Write `search.json`."""
         write_json(folder / "search.json", as_tree(self))
+
+    def complete(self, search: SearchConfig) -> SearchConfig:
+        """The settings with what was chosen in place of the weights that are null."""
+        given = search.fusion_weight, search.memory_weight
+        weight, memory = (
+            own if own is not None else found for own, found in zip(given, (self.weight, self.memory_weight), strict=True)
+        )
+        return search.model_copy(update={"fusion_weight": weight, "memory_weight": memory})
 
     @classmethod
     def load(cls, folder: Path) -> FusionChoice | None:
@@ -37,24 +50,23 @@ class FusionChoice(Config):
 
 
 def choose_fusion(
-    ranker: ItemRanker, eval_set: EvaluationSet, exclude_seen: bool, weights: Sequence[float] = WEIGHTS
+    ranker: ItemRanker, eval_set: EvaluationSet, exclude_seen: bool, grid: Sequence[Weights] = GRID
 ) -> FusionChoice:
-    """The weight with the best NDCG@10 under `fused`; each head scores each user once.
+    """The weights with the best NDCG@10 under `fused`; each voice scores each user once.
 
     Args:
-        ranker: under mode `fused`; its own weight is not read.
+        ranker: under mode `fused`; its own weights decide which candidates the memory adds, and nothing else.
         eval_set: validation users.
         exclude_seen: leave the items of the history out of the lists.
-        weights: shares of the generative score to try.
+        grid: the weights to try. Shares are skipped where there is no generative head, factors where there is no memory.
     """
-    totals, k = (
-        np.zeros(len(weights)),
-        min(10, len(ranker.catalogue.warm)),
-    )  # in a smaller catalogue a list of 10 is the whole of it
+    tried = [w for w in grid if (ranker.codes or not w.generative) and (ranker.memory or not w.memory)]
+    totals, k = np.zeros(len(tried)), min(10, len(ranker.catalogue.warm))  # a smaller catalogue is a list of its own
     for rows, candidates in ranker.candidates(eval_set.histories, k, exclude_seen):
-        for place, weight in enumerate(weights):
-            found = candidates.best(weight, k).items.cpu().numpy()
+        for place, weights in enumerate(tried):
+            found = candidates.best(weights, k).items.cpu().numpy()
             totals[place] += ndcg_per_user(ranks_of(eval_set.targets[rows], found), k).sum()
     ndcg = totals / len(eval_set.targets)
-    curve = tuple(zip(weights, ndcg.tolist(), strict=True))
-    return FusionChoice(weight=weights[int(ndcg.argmax())], curve=curve)
+    curve = tuple((w.generative, w.memory, float(value)) for w, value in zip(tried, ndcg, strict=True))
+    chosen = tried[int(ndcg.argmax())]
+    return FusionChoice(weight=chosen.generative, memory_weight=chosen.memory, curve=curve)

@@ -24,8 +24,9 @@ from felid.models.torch_trie import TorchTrie
 from felid.search.beam import Results
 from felid.search.cold import ColdRelatives
 from felid.search.dense import VectorScores, most_probable
-from felid.search.fused import Candidates, fuse, propose
+from felid.search.fused import Candidates, Voices, Weights, propose
 from felid.search.generative import CodeScores
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie
 
@@ -48,6 +49,8 @@ class SearchConfig(Config):
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
     """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was."""
+    memory_weight: float | None = Field(default=None, ge=0)
+    """Factor of the transition memory in scores under `fused`; null = the one chosen on validation, 0 where none was."""
     cold_bias: float = 0.0
     """Added to the dense logits of cold items, in nats."""
     cold_neighbours: int = Field(default=0, ge=0)
@@ -64,8 +67,9 @@ class ItemRanker:
       item_index, with the same score. Cold items take part where the model learnt to score them, otherwise only IDs of warm
       ones can be recommended.
     - `dense`: every item that has a vector; ties by item_index.
-    - `fused`: every item that both heads score, (1 - weight) * dense + weight * generative; ties by item_index. Each head
-      proposes its best `candidates`, which makes the list exact only among these.
+    - `fused`: every item that all heads score, (1 - weight) * dense + weight * generative + memory_weight * evidence of
+      transitions; ties by item_index. Each head proposes its best `candidates`, the dense one with that evidence, which makes
+      the list exact only among these. A model without a generative head has dense scores and evidence.
 
     Scores are natural log-probabilities over all items that can be recommended, also over those that are left out because
     they are seen; under `fused` they are the weighted sum of two.
@@ -74,18 +78,22 @@ class ItemRanker:
         model: put into evaluation mode.
         catalogue: what the model was told of the items.
         search: settings of the search.
+        memory: transitions of the training part, for `fused`; None = they have no say.
 
     Raises:
         RequestError: a mode that the model is not trained for, or `cold_share` where items have no IDs or share them.
     """
 
-    def __init__(self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None) -> None:
+    def __init__(
+        self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None, memory: TransitionMemory | None = None
+    ) -> None:
         self.model, self.catalogue, self.search = model.eval(), catalogue, search or SearchConfig()
         self.mode = mode_of(model, self.search.mode)
-        self.weight = 0.5 if self.search.fusion_weight is None else self.search.fusion_weight
+        self.weights = _weights(model, self.search)
         self.device = next(model.parameters()).device
+        self.memory = None if memory is None or self.mode != "fused" else memory.to(self.device)
         self.relatives = _relatives(catalogue) if self.search.cold_share is not None else None
-        self.codes = self._code_scores() if self.mode != "dense" else None
+        self.codes = self._code_scores() if self.mode != "dense" and isinstance(model, GenerativeModel) else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
@@ -123,12 +131,14 @@ class ItemRanker:
         wanted = torch.from_numpy(items).to(self.device)
         batch, vectors = self._batch(histories, np.zeros(1, np.int64)), self._vector_scores()
         dense = None if vectors is None else vectors.log_probs(batch)[0, wanted]
-        if self.codes is None:
-            assert dense is not None
-            return dense.cpu().numpy()
-        parts = [self.codes.score(batch, part[None])[0] for part in wanted.split(4096)]
-        generative = torch.cat(parts)
-        return (generative if dense is None else fuse(dense, generative, self.weight)).cpu().numpy()
+        generative = dense
+        if self.codes is not None:
+            generative = torch.cat([self.codes.score(batch, part[None])[0] for part in wanted.split(4096)])
+        assert generative is not None
+        if self.mode != "fused" or vectors is None or dense is None:
+            return generative.cpu().numpy()
+        evidence = Voices(vectors, self.codes, self.memory).evidence(batch)[0, wanted]
+        return self.weights.fuse(dense, generative, evidence).cpu().numpy()
 
     def recommendable(self) -> NDArray[np.bool_]:
         """(N,) True for items that can stand in a list."""
@@ -145,13 +155,14 @@ class ItemRanker:
         if vectors is None:
             assert self.codes is not None
             return self.codes.search(histories, seen, k, self.search.num_beams)
-        if self.codes is None:
+        if self.mode == "dense":
             return most_probable(vectors.log_probs(histories), seen, k)
-        return self._propose(vectors, histories, seen, k).best(self.weight, k)
+        return self._propose(vectors, histories, seen, k).best(self.weights, k)
 
     def _propose(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
-        assert self.codes is not None and vectors is not None, "only both heads together propose candidates"
-        return propose(self.codes, vectors, histories, seen, max(k, self.search.candidates), self.search.num_beams)
+        assert vectors is not None and self.mode == "fused", "only under fused there are candidates"
+        voices, count = Voices(vectors, self.codes, self.memory), max(k, self.search.candidates)
+        return propose(voices, histories, seen, count, self.search.num_beams, self.weights.memory)
 
     def _code_scores(self) -> CodeScores:
         model, ids = self.model, self.catalogue.ids
@@ -192,6 +203,12 @@ class ItemRanker:
         if known and isinstance(self.model, GenerativeModel) and self.model.layout.num_user_buckets:
             users = torch.tensor([self.model.layout.user_token(user) for user in histories.user_ids[rows].tolist()])
         return Histories(items, lengths, users).to(self.device)
+
+
+def _weights(model: Model, search: SearchConfig) -> Weights:
+    both = "generative" in model.modes
+    generative = (0.5 if both else 0.0) if search.fusion_weight is None else search.fusion_weight
+    return Weights(generative, search.memory_weight or 0.0)
 
 
 def mode_of(model: Model, wanted: Mode | Literal["auto"]) -> Mode:

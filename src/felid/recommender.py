@@ -22,6 +22,7 @@ from felid.fusion import FusionChoice
 from felid.models import load_model
 from felid.models.base import Catalogue, Mode, Model
 from felid.ranking import Floats, Indices, ItemRanker, SearchConfig
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticId, SemanticIds
 
 ItemId = int | str
@@ -55,6 +56,7 @@ class Recommender:
         known: the users of the data, for `history_of`.
         titles: (N,) title of each item; None = there are none.
         search: settings of the search.
+        memory: transitions of the training part, for mode `fused`.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class Recommender:
         known: Sequences,
         titles: Sequence[str] | None = None,
         search: SearchConfig | None = None,
+        memory: TransitionMemory | None = None,
     ) -> None:
         assert catalogue.ids is not None
-        self.ranker, self.ids, self.embeddings = ItemRanker(model, catalogue, search), catalogue.ids, catalogue.embeddings
+        self.ranker, self.memory = ItemRanker(model, catalogue, search, memory), memory
+        self.ids, self.embeddings = catalogue.ids, catalogue.embeddings
         self.model, self.known, self.titles = model, known, titles or [""] * self.ids.num_items
         self._rows = {item: row for row, item in enumerate(self.ids.item_ids.tolist())}
 
@@ -77,8 +81,8 @@ class Recommender:
         Args:
             run: the run folder.
             device: of torch; None = a GPU where there is one.
-            search: settings of the search; None = those of the run. The fusion weight, where it is null, is the one that was
-                chosen on validation.
+            search: settings of the search; None = those of the run. Weights that are null are those that
+                were chosen on validation.
         """
         root = Path(run)
         if "bundle" not in read_run(root):
@@ -93,9 +97,10 @@ class Recommender:
         model = load_model(folders["train"] / best, catalogue)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings, choice = search or validate(SearchConfig, bundle["search"]), FusionChoice.load(folders["train"])
-        if settings.fusion_weight is None and choice is not None:
-            settings = settings.model_copy(update={"fusion_weight": choice.weight})
-        return cls(model, catalogue, split.sequences, titles_of(dataset), settings)
+        if choice is not None:
+            settings = choice.complete(settings)
+        memory = TransitionMemory.of(split.train(), ids.num_items)
+        return cls(model, catalogue, split.sequences, titles_of(dataset), settings, memory)
 
     def in_mode(self, mode: Mode) -> Recommender:
         """The same model and catalogue, ranking by `generative`, `dense` or `fused` scores.
@@ -104,7 +109,7 @@ class Recommender:
             RequestError: the model is not trained for it.
         """
         search = self.ranker.search.model_copy(update={"mode": mode})
-        return Recommender(self.model, self.ranker.catalogue, self.known, self.titles, search)
+        return Recommender(self.model, self.ranker.catalogue, self.known, self.titles, search, self.memory)
 
     @overload
     def recommend(

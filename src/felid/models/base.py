@@ -23,7 +23,7 @@ from felid.semantic_ids import SemanticIds
 
 M = TypeVar("M", bound="Model")
 Mode = Literal["generative", "dense", "fused"]
-"""How items are ranked: by the likelihood of their codes, by inner product, or by both."""
+"""How items are ranked: by the likelihood of their codes, by inner product, or by all heads and counted transitions together."""
 
 
 @dataclass(frozen=True)

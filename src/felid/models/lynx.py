@@ -112,7 +112,7 @@ class Lynx(GenerativeModel, DenseModel):
     def modes(self) -> tuple[Mode, ...]:
         if not self.config.dense_weight:
             return ("generative",)
-        return ("fused", "generative", "dense") if self.config.generative_weight else ("dense",)
+        return ("fused", "generative", "dense") if self.config.generative_weight else ("fused", "dense")
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         step = StepItems.of(self.items, histories, targets, items.counts, None if self.dense is None else self.config.dense)

@@ -1,4 +1,8 @@
-"""Items by both heads: each proposes its best ones, and both score all that were proposed."""
+"""Items by all that is known: the heads propose their best ones, and each candidate gets the score of every voice.
+
+The voices are the dense head, the generative head where the model has one, and the transition memory, whose evidence is added
+to the dense scores before that head proposes.
+"""
 
 from __future__ import annotations
 
@@ -13,50 +17,93 @@ from felid.search.beam import Results
 from felid.search.dense import VectorScores, most_probable
 from felid.search.generative import CodeScores
 from felid.search.top import best
+from felid.search.transitions import TransitionMemory
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each voice counts.
+
+    Attributes:
+        generative: share of the generative score, 0 to 1; the dense one has the rest.
+        memory: factor of the transition memory's evidence.
+    """
+
+    generative: float
+    memory: float
+
+    def fuse(
+        self, dense: Float[Tensor, "*B"], generative: Float[Tensor, "*B"], memory: Float[Tensor, "*B"]
+    ) -> Float[Tensor, "*B"]:
+        """The weighted sum of all voices; -inf where a head says so, whatever its share."""
+        possible = torch.isfinite(dense) & torch.isfinite(generative)
+        score = (1 - self.generative) * dense + self.generative * generative + self.memory * memory
+        return torch.where(possible, score, -torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What both heads say of the items that either proposed.
+    """What each voice says of the items that were proposed.
 
     Attributes:
         items: (B, M) item_index, ascending in each row, -1 = none before them.
         dense: (B, M) float32 natural log-probability under the dense head; -inf = not to be recommended.
-        generative: (B, M) float32 the same under the generative head.
+        generative: (B, M) float32 the same under the generative head; that of the dense one where there is no other.
+        memory: (B, M) float32 evidence of the transition memory; 0 where there is none.
     """
 
     items: Tensor
     dense: Tensor
     generative: Tensor
+    memory: Tensor
 
-    def best(self, weight: float, count: int) -> Results:
-        """The `count` best items by `fuse`, ties by item_index."""
-        places, scores = best(fuse(self.dense, self.generative, weight), count)
+    def best(self, weights: Weights, count: int) -> Results:
+        """The `count` best items by `Weights.fuse`, ties by item_index."""
+        places, scores = best(weights.fuse(self.dense, self.generative, self.memory), count)
         return Results(self.items.gather(1, places).masked_fill(torch.isneginf(scores), -1), scores)
 
 
-def fuse(dense: Float[Tensor, "*B"], generative: Float[Tensor, "*B"], weight: float) -> Float[Tensor, "*B"]:
-    """(1 - weight) * dense + weight * generative; -inf where either is, whatever the weight."""
-    possible = torch.isfinite(dense) & torch.isfinite(generative)
-    return torch.where(possible, (1 - weight) * dense + weight * generative, -torch.inf)
+@dataclass(frozen=True)
+class Voices:
+    """What has a say in a fused list.
+
+    Attributes:
+        vectors: the dense head.
+        codes: the generative head; None for a model without one.
+        memory: the transition memory; None = there is none.
+    """
+
+    vectors: VectorScores
+    codes: CodeScores | None
+    memory: TransitionMemory | None
+
+    def evidence(self, histories: Histories) -> Float[Tensor, "B N"]:
+        """What the memory says of every item."""
+        if self.memory is not None:
+            return self.memory.scores(histories)
+        return torch.zeros(len(histories.items), len(self.vectors.vectors), device=histories.items.device)
 
 
 @torch.inference_mode()
 def propose(
-    codes: CodeScores, vectors: VectorScores, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, num_beams: int
+    voices: Voices, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, num_beams: int, memory_weight: float
 ) -> Candidates:
-    """The union of each head's best `count` items, with both scores of each."""
-    log_probs = vectors.log_probs(histories)
-    by_vector = most_probable(log_probs, seen, count)
-    asked = torch.where(by_vector.items < 0, codes.trie.leaf_item[0], by_vector.items)
-    by_codes = codes.search(histories, seen, count, num_beams, asked)
-    assert by_codes.also is not None
-    dense = log_probs.gather(1, by_codes.items.clamp(min=0))
-    new = _missing(by_vector.items, by_codes.items, log_probs.shape[1])
-    items, order = torch.cat((by_codes.items, by_vector.items.masked_fill(~new, -1)), 1).sort(1)
-    absent = items < 0
-    both = torch.cat((dense, by_vector.scores), 1), torch.cat((by_codes.scores, by_codes.also), 1)
-    return Candidates(items, *(scores.gather(1, order).masked_fill(absent, -torch.inf) for scores in both))
+    """The union of each head's best `count` items, the dense ones with `memory_weight` times the memory's evidence added."""
+    log_probs, evidence = voices.vectors.log_probs(histories), voices.evidence(histories)
+    found = most_probable(log_probs + memory_weight * evidence, seen, count).items
+    if voices.codes is None:
+        items, order = found.sort(1)
+        generative = log_probs.gather(1, items.clamp(min=0))
+    else:
+        asked = torch.where(found < 0, voices.codes.trie.leaf_item[0], found)
+        by_codes = voices.codes.search(histories, seen, count, num_beams, asked)
+        assert by_codes.also is not None
+        new = _missing(found, by_codes.items, log_probs.shape[1])
+        items, order = torch.cat((by_codes.items, found.masked_fill(~new, -1)), 1).sort(1)
+        generative = torch.cat((by_codes.scores, by_codes.also), 1).gather(1, order)
+    absent, known = items < 0, items.clamp(min=0)
+    dense = log_probs.gather(1, known).masked_fill(absent, -torch.inf)
+    return Candidates(items, dense, generative.masked_fill(absent, -torch.inf), evidence.gather(1, known))
 
 
 def _missing(items: Int[Tensor, "B C"], others: Int[Tensor, "B W"], num_items: int) -> Bool[Tensor, "B C"]:

@@ -42,7 +42,7 @@ class TransitionMemory:
     values: Tensor
 
     @classmethod
-    def of(cls, train: Sequences, num_items: int, device: torch.device | str = "cpu") -> TransitionMemory:
+    def of(cls, train: Sequences, num_items: int) -> TransitionMemory:
         """Count the transitions of the training sequences."""
         user = np.repeat(np.arange(len(train)), train.lengths)
         counts = sparse.csr_array((num_items, num_items), dtype=np.float64)
@@ -52,7 +52,11 @@ class TransitionMemory:
             once = np.full(len(pair[0]), 1 / step)
             counts = counts + sparse.coo_array((once, pair), shape=counts.shape).tocsr()
         arrays = counts.indptr.astype(np.int64), counts.indices.astype(np.int64), np.log1p(counts.data).astype(np.float32)
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        return cls(*(torch.from_numpy(array) for array in arrays))
+
+    def to(self, device: torch.device) -> TransitionMemory:
+        """The same memory on another device."""
+        return TransitionMemory(self.offsets.to(device), self.items.to(device), self.values.to(device))
 
     def scores(self, histories: Histories) -> Float[Tensor, "B N"]:
         """What each item gains for each history."""
