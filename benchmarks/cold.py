@@ -24,6 +24,8 @@ import polars as pl
 from rich.console import Console
 
 from benchmarks.runs import (
+    Record,
+    Settings,
     System,
     add_record,
     end_with_children,
@@ -42,7 +44,7 @@ from felid.evaluation import compare_runs
 from felid.evaluation.comparison import Ranks
 from felid.evaluation.protocol import POLICIES, Policy
 
-BIASES = (0, -1, 0.5, 1, 1.5, 2, 3, 4)
+BIASES = (0, -1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 GRIDS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "lynx": [(f"cold_bias={bias}",) for bias in BIASES],
     "sasrec": [
@@ -56,8 +58,8 @@ METRICS = ("recall@10", "ndcg@10")
 SHOWN = {
     ("lynx", "chosen"): ("lynx", "lynx, generative", "lynx, dense", "markov", "popularity"),
     ("lynx", "plain"): ("lynx",),
-    ("sasrec", "chosen"): ("sasrec",),
-    ("sasrec", "plain"): ("sasrec",),
+    ("sasrec", "chosen"): ("sasrec", "sasrec, fused"),
+    ("sasrec", "plain"): ("sasrec", "sasrec, fused"),
 }
 """By trained system and variant, the systems of its evaluations that the table has."""
 
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         systems = load_settings(options.settings).systems
         for name in options.systems:
             run_system(name, systems[name], options)
-    console.print(table(options.out), soft_wrap=True)
+    console.print(table(options.out, load_settings(options.settings)), soft_wrap=True)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -89,33 +91,31 @@ def run_system(name: str, system: System, options: argparse.Namespace) -> None:
     """All draws of one system: train, choose (on draw 0), evaluate plain and chosen."""
     root, path = options.work / name, options.out / "runs.json"
     choice = _choice(name, _of_draw(system, 0), options)
-    for draw in range(options.draws):
-        overrides = _of_draw(system, draw).overrides
-        for variant, search in (("plain", GRIDS[name][0]), ("chosen", choice)):
-            key = {"system": name, "draw": draw, "variant": variant, "recipe": system.recipe, "overrides": list(overrides)}
-            key |= {"search": list(search)}
-            if any(key.items() <= record.items() for record in records(path)):
-                continue
-            made = made_with(options.threads)
-            settings = [f"search.{setting}" for setting in search]
-            felid("evaluate", root, system.recipe, (*overrides, *settings), options.threads)
-            evaluation = str(stage_folder(root, "evaluate"))
-            add_record(path, {**key, **made, "minutes": minutes_of(root), "evaluation": evaluation})
+    for draw, (variant, search) in itertools.product(range(options.draws), (("plain", GRIDS[name][0]), ("chosen", choice))):
+        whole = _of_draw(system, draw, search)
+        key = {"system": name, "draw": draw, "variant": variant, "resolved": whole.resolved}
+        if any(key.items() <= record.items() for record in records(path)):
+            continue
+        record = {**key, "recipe": whole.recipe, "overrides": list(whole.overrides), **made_with(options.threads)}
+        felid("evaluate", root, whole.recipe, whole.overrides, threads=options.threads)
+        evaluation = str(stage_folder(root, "evaluate"))
+        add_record(path, {**record, "search": list(search), "minutes": minutes_of(root), "evaluation": evaluation})
 
 
-def _of_draw(system: System, draw: int) -> System:
-    return System(recipe=system.recipe, overrides=(*system.overrides, "holdout.rule=random", f"holdout.seed={draw}"))
+def _of_draw(system: System, draw: int, search: Sequence[str] = ()) -> System:
+    """A system on the data of a draw, with search settings."""
+    return system.with_overrides("holdout.rule=random", f"holdout.seed={draw}", *(f"search.{setting}" for setting in search))
 
 
 def _choice(name: str, system: System, options: argparse.Namespace) -> tuple[str, ...]:
     """The search settings for new items, chosen once on validation and then kept in `choices.json` with the whole grid."""
     path, root = options.out / "choices.json", options.work / name
-    key = {"system": name, "recipe": system.recipe, "overrides": list(system.overrides)}
+    key = {"system": name, "resolved": system.resolved}
     for record in records(path):
-        if key.items() <= record.items():
+        if key.items() <= record.items() and [tuple(one["search"]) for one in record["grid"]] == list(GRIDS[name]):
             return tuple(record["choice"])
     made = made_with(options.threads)
-    felid("train", root, system.recipe, system.overrides, options.threads)
+    felid("train", root, system.recipe, system.overrides, threads=options.threads)
     asked = [word for search in GRIDS[name] for word in ("--search", *search)]
     lines = output("benchmarks.validate", str(root), *asked, threads=options.threads).splitlines()
     found = [next(iter(json.loads(line).values())) for line in lines]  # of the mode that the system ranks with
@@ -135,19 +135,28 @@ def choose(found: Sequence[Mapping[str, Mapping[str, float]]]) -> int:
     return max(able, key=lambda place: found[place]["cold"]["ndcg@10"])
 
 
-def table(out: Path) -> str:
+def current(settings: Settings, done: Sequence[Record]) -> list[Record]:
+    """The records of evaluations with the settings that the systems have now; the latest choice counts."""
+    found: dict[tuple[str, int, str], Record] = {}
+    for one in done:
+        whole = _of_draw(settings.systems[one["system"]], one["draw"], one["search"])
+        if whole.resolved == one["resolved"]:
+            found[one["system"], one["draw"], one["variant"]] = one
+    return list(found.values())
+
+
+def table(out: Path, settings: Settings) -> str:
     """What the draws so far say, also written to `table.json`."""
-    done = records(out / "runs.json")
+    done = current(settings, records(out / "runs.json"))
     runs: dict[tuple[str, str], dict[int, pl.DataFrame]] = {}
     for record in done:
         frame = pl.read_parquet(Path(record["evaluation"]) / "ranks.parquet")
         runs.setdefault((record["system"], record["variant"]), {})[record["draw"]] = frame
     rows, sentences = metric_rows(runs), comparisons(runs)
     if not rows:
-        return f"{out / 'runs.json'} holds no evaluation yet; use the command run"
-    choices = [{"system": one["system"], "choice": one["choice"]} for one in records(out / "choices.json")]
-    write_json(out / "table.json", {"rows": rows, "comparisons": sentences, "choices": choices, "runs": done})
-    lines = [f"{one['system']}, chosen: {' '.join(one['choice'])}" for one in choices]
+        return f"{out / 'runs.json'} holds no evaluation with these settings; use the command run"
+    write_json(out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
+    lines = dict.fromkeys(f"{one['system']}, {one['variant']}: {' '.join(one['search'])}" for one in done)
     return "\n\n".join((markdown(list(rows[0]), [list(row.values()) for row in rows]), "\n".join(lines), "\n".join(sentences)))
 
 
@@ -175,9 +184,9 @@ def comparisons(runs: Mapping[tuple[str, str], Mapping[int, pl.DataFrame]]) -> l
     found = []
     for metric, policy in itertools.product(METRICS, POLICIES):
         found += _paired(runs, ("lynx", "chosen"), ("sasrec", "chosen"), metric, policy, "cold")
-        for name in GRIDS:
-            for group in (None, "warm"):
-                found += _paired(runs, (name, "chosen"), (name, "plain"), metric, policy, group)
+        groups: tuple[Group | None, ...] = (None, "warm")
+        for name, group in itertools.product(GRIDS, groups):
+            found += _paired(runs, (name, "chosen"), (name, "plain"), metric, policy, group)
     return found
 
 
@@ -197,7 +206,8 @@ def _paired(
     _, mean, difference = compare_runs(*sides, metric, policy=policy, group=group)
     what = f"test, {group or 'all'} targets, {policy.replace('_', ' ')}, {metric}"
     relative = f"{difference.mean / mean:+.2%} of {mean:.4f}" if mean else "of 0"
-    return [f"{difference.sentence(', '.join(ours), ', '.join(theirs), what)}, {len(draws)} draws, {relative}"]
+    first, second = (f"({', '.join(one)})" for one in (ours, theirs))
+    return [f"{difference.sentence(first, second, what)}, {len(draws)} draws, {relative}"]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ processes may share it (`--share 0/2` and `--share 1/2`).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import time
@@ -44,8 +45,14 @@ from felid.evaluation.comparison import Ranks
 from felid.evaluation.protocol import POLICIES
 
 SEEDS = {"run": (0, 1, 2), "quality": (0,), "ablation": (0,)}
-OWN = ("lynx", "lynx, generative", "lynx, dense", "sasrec")
-BASELINES = ("markov", "popularity")
+SHOWN = ("lynx", "lynx, generative", "lynx, dense", "sasrec", "sasrec, fused", "markov", "popularity")
+"""Systems by the names that evaluations give them; a plain name is the mode that the model ranks with."""
+PAIRS = (
+    *(("lynx", "sasrec"), ("lynx", "sasrec, fused"), ("lynx, dense", "sasrec"), ("lynx, generative", "sasrec")),
+    *(("lynx", "markov"), ("sasrec", "markov")),
+)
+"""Which systems are compared."""
+PARTS = ("embed", "warmup", "quantize", "tokenize", "train")
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 TIGER = 0.0648
 """Test recall@10 on Beauty in the TIGER paper."""
@@ -83,31 +90,39 @@ class Job(NamedTuple):
 
     name: str
     seed: int
-    recipe: str
-    overrides: tuple[str, ...]
-    """The seed among them."""
+    system: System
+    """With the seed."""
+
+    @classmethod
+    def of(cls, name: str, seed: int, system: System) -> Job:
+        return cls(name, seed, system.with_overrides(f"seed={seed}"))
 
     @property
-    def key(self) -> tuple[object, ...]:
-        """What makes a training the same as one that was made."""
-        return self.name, self.recipe, self.overrides
+    def key(self) -> Record:
+        """What the record of this training holds."""
+        return {"name": self.name, "seed": self.seed, "resolved": self.system.resolved}
 
     def start(self, stage: str, root: Path, threads: int) -> Record:
         """Run `felid STAGE`; the beginning of the record, and the minutes that all parts took."""
-        record = {**self._asdict(), **made_with(threads)}
-        felid(stage, root, self.recipe, self.overrides, threads)
+        record = {**self.key, "recipe": self.system.recipe, "overrides": list(self.system.overrides), **made_with(threads)}
+        felid(stage, root, self.system.recipe, self.system.overrides, threads=threads)
         return {**record, "minutes": minutes_of(root)}
 
 
 def missing_jobs(options: argparse.Namespace, systems: Mapping[str, System], done: Sequence[Record]) -> list[Job]:
     """The trainings of this lane that are in no record yet."""
-    jobs = [
-        Job(name, seed, system.recipe, (*system.overrides, f"seed={seed}"))
-        for name, system in systems.items()
-        for seed in options.seeds
+    jobs = [Job.of(name, seed, system) for name, system in systems.items() for seed in options.seeds]
+    found = [{"name": one["name"], "seed": one["seed"], "resolved": one["resolved"]} for one in done]
+    return [job for job in share_of(jobs, options.share) if job.key not in found]
+
+
+def current(systems: Mapping[str, System], done: Sequence[Record]) -> list[Record]:
+    """The records of trainings with the settings that `systems` have now."""
+    return [
+        one
+        for one in done
+        if one["name"] in systems and Job.of(one["name"], one["seed"], systems[one["name"]]).key.items() <= one.items()
     ]
-    keys = {Job(one["name"], one["seed"], one["recipe"], tuple(one["overrides"])).key for one in done}
-    return [job for job in share_of(jobs, options.share) if job.key not in keys]
 
 
 def run_systems(options: argparse.Namespace) -> str:
@@ -126,28 +141,31 @@ def run_systems(options: argparse.Namespace) -> str:
 
 def table_systems(options: argparse.Namespace) -> str:
     """Tables and comparisons of the runs so far, also written to `table.json`."""
-    done = records(options.out / "runs.json")
+    path = options.out / "runs.json"
+    done = current(load_settings(options.settings).systems, records(path))
     if not done:
-        return f"{options.out / 'runs.json'} holds no run yet; use the command run"
+        return f"{path} holds no run with these settings among {len(records(path))}; use the command run"
     ranks = [{**record, "ranks": pl.read_parquet(Path(record["evaluation"]) / "ranks.parquet")} for record in done]
     rows, sentences = metric_rows(runs_of(ranks)), comparisons(runs_of(ranks))
     write_json(options.out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
     header = ("system", "part", "seen", "runs", *METRICS, "recall@10, 95 % CI", "ndcg@10, 95 % CI")
     cells = [list(row.values()) for row in rows]
-    times = [(one["name"], one["seed"], one["threads"], json.dumps(one["minutes"])) for one in done]
-    parts = (markdown(header, cells), "\n".join(sentences), markdown(("system", "seed", "threads", "minutes"), times))
+    times = [(one["name"], one["seed"], one["threads"], *(one["minutes"].get(part, "") for part in PARTS)) for one in done]
+    parts = (
+        markdown(header, cells),
+        "\n".join(sentences),
+        markdown(("system", "seed", "threads", *(f"{part}, min" for part in PARTS)), times),
+    )
     return "\n\n".join(parts)
 
 
 def runs_of(done: Sequence[Record]) -> dict[str, dict[int, Ranks]]:
-    """By system and seed, the ranks of each: what was trained, the modes of lynx, and the baselines (of one run)."""
-    found: dict[str, dict[int, Ranks]] = {}
+    """By system and seed, the ranks of each: what was trained in its modes, and the baselines beside it."""
+    found: dict[str, dict[int, Ranks]] = {name: {} for name in SHOWN}
     for record in done:
-        names = set(record["ranks"]["system"].unique())
-        for name in (name for name in OWN if name in names):
-            found.setdefault(name, {})[record["seed"]] = record["ranks"], name
-    found |= {name: {done[0]["seed"]: (done[0]["ranks"], name)} for name in BASELINES}
-    return {name: found[name] for name in (*OWN, *BASELINES) if name in found}
+        for name in set(record["ranks"]["system"].unique()) & set(SHOWN):
+            found[name][record["seed"]] = record["ranks"], name
+    return {name: of_seed for name, of_seed in found.items() if of_seed}
 
 
 def metric_rows(runs: Mapping[str, Mapping[int, Ranks]]) -> list[dict[str, str]]:
@@ -164,20 +182,17 @@ def metric_rows(runs: Mapping[str, Mapping[int, Ranks]]) -> list[dict[str, str]]
 
 
 def comparisons(runs: Mapping[str, Mapping[int, Ranks]]) -> list[str]:
-    """What may be claimed on test of lynx against SASRec, run by run with the same seed, and of both against the Markov chain."""
+    """What may be claimed on test of the pairs of systems, run by run with the same seed."""
     found = []
-    for ours in (name for name in OWN if name in runs):
-        against = {"sasrec": runs.get("sasrec", {}), "markov": dict.fromkeys(runs[ours], *runs["markov"].values())}
-        for theirs, other in against.items():
-            seeds = [seed for seed in runs[ours] if seed in other]
-            if ours == theirs or not seeds:
-                continue
-            pairs = [runs[ours][seed] for seed in seeds], [other[seed] for seed in seeds]
-            for policy in POLICIES:
-                for metric in METRICS[2:]:
-                    difference = compare_runs(*pairs, metric, policy=policy)[2]
-                    text = difference.sentence(ours, theirs, f"test, {policy.replace('_', ' ')}, {metric}")
-                    found.append(f"{text}, {len(seeds)} pairs of runs")
+    for ours, theirs in PAIRS:
+        seeds = [seed for seed in runs.get(ours, {}) if seed in runs.get(theirs, {})]
+        if not seeds:
+            continue
+        pairs = [runs[ours][seed] for seed in seeds], [runs[theirs][seed] for seed in seeds]
+        for metric, policy in itertools.product(METRICS[2:], POLICIES):
+            difference = compare_runs(*pairs, metric, policy=policy)[2]
+            text = difference.sentence(f"({ours})", f"({theirs})", f"test, {policy.replace('_', ' ')}, {metric}")
+            found.append(f"{text}, {len(seeds)} pairs of runs")
     return found
 
 
@@ -190,13 +205,13 @@ def run_quality(options: argparse.Namespace) -> str:
         start = time.perf_counter()
         record = job.start("train", root, options.threads)
         minutes = round((time.perf_counter() - start) / 60, 2)
-        felid("evaluate", root, job.recipe, job.overrides, options.threads)
+        felid("evaluate", root, job.system.recipe, job.system.overrides, threads=options.threads)
         metrics = read_json(stage_folder(root, "evaluate") / "metrics.json")
         results = {part: metrics[part] for part in ("test", "test_seen_kept", "validation")}
         add_record(path, {**record, "command_minutes": minutes, **results})
     rows = [
         (one["seed"], one["threads"], one["command_minutes"], one["minutes"]["train"], f"{one['test']['recall@10']:.4f}")
-        for one in records(path)
+        for one in current({"quality": settings.quality}, records(path))
     ]
     return markdown(("seed", "threads", "minutes, whole command", "training", f"test recall@10 (aim {TIGER})"), rows)
 
@@ -205,20 +220,18 @@ def run_ablation(options: argparse.Namespace) -> str:
     """Train and validate what is missing; test is not read."""
     path, settings, root = options.out / "ablation.json", load_settings(options.settings), lane_of(options.work, options.share)
     lynx = settings.systems["lynx"]
-    systems = {
-        name: System(recipe=lynx.recipe, overrides=(*lynx.overrides, *changes)) for name, changes in settings.ablation.items()
-    }
+    systems = {name: lynx.with_overrides(*changes) for name, changes in settings.ablation.items()}
     for job in missing_jobs(options, systems, records(path)):
         record = job.start("train", root, options.threads)
-        ranks = stage_folder(root, "train").with_suffix(".ranks.parquet")
+        ranks = root / f"{job.system.resolved}.ranks.parquet"
         found = output("benchmarks.validate", str(root), "--every-mode", "--ranks", str(ranks), threads=options.threads)
         add_record(path, {**record, "ranks": str(ranks), "validation": json.loads(found)})
-    return table_ablation([one for one in records(path) if one["name"] in systems], next(iter(systems)))
+    return table_ablation(current(systems, records(path)), next(iter(systems)))
 
 
 def table_ablation(done: Sequence[Record], complete: str) -> str:
-    """Validation metrics of each mode, and the difference of the best mode to that of the complete system with the same seed."""
-    header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10, best mode against complete")
+    """Validation metrics of each mode, and the difference to the complete system with the same seed in the best of them."""
+    header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10 against complete")
     whole = {one["seed"]: one for one in done if one["name"] == complete}
     rows = []
     for one in done:
@@ -230,10 +243,11 @@ def table_ablation(done: Sequence[Record], complete: str) -> str:
 
 
 def _against(one: Record, whole: Record) -> str:
-    """Difference of the two systems' best modes (the first ones) with its interval over users."""
-    ours, theirs = ([(pl.read_parquet(record["ranks"]), next(iter(record["validation"])))] for record in (one, whole))
+    """Difference to the complete system with its interval over users, both in the mode that is the best one of `one`."""
+    mode = next(iter(one["validation"]))
+    ours, theirs = ([(pl.read_parquet(record["ranks"]), mode)] for record in (one, whole))
     difference = compare_runs(ours, theirs, "ndcg@10", part="validation")[2]
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    return f"{mode} {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from benchmarks.machine import cpu, git
 from felid.artifacts import find_artifact, open_artifact, read_json, read_run, write_json
-from felid.config import Config, load_tree, validate
+from felid.config import Config, as_tree, digest, load_tree, validate
 
 GRACE_SECONDS = 20.0
 """How long a process that is told to stop may take before it is killed."""
@@ -40,6 +40,16 @@ class System(Config):
     """A name or a file, as `felid` takes it."""
     overrides: tuple[str, ...] = ()
     """KEY=VALUE."""
+
+    def with_overrides(self, *overrides: str) -> System:
+        return System(recipe=self.recipe, overrides=(*self.overrides, *overrides))
+
+    @property
+    def resolved(self) -> str:
+        """12 hex digits for all settings: records of a recipe that has changed since, here or in its defaults, have others."""
+        from felid.recipe import load_recipe  # loads torch
+
+        return digest(as_tree(load_recipe(self.recipe, self.overrides)))[:12]
 
 
 class Settings(Config):
@@ -63,7 +73,7 @@ def end_with_children() -> None:
 
 
 def felid(
-    stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] = (), threads: int = 1, minutes: float | None = None
+    stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] = (), *, threads: int = 1, minutes: float | None = None
 ) -> bool:
     """Run a stage in a process of its own.
 

@@ -30,8 +30,8 @@ def pooled(
 
 
 def with_extent(mean: float, values: Sequence[float]) -> str:
-    """A mean, and of several values the least and the largest."""
-    return f"{mean:.4f}" if len(values) == 1 else f"{mean:.4f} ({min(values):.4f}-{max(values):.4f})"
+    """A mean, and of several values the least and the largest where they differ."""
+    return f"{mean:.4f}" if min(values) == max(values) else f"{mean:.4f} ({min(values):.4f}-{max(values):.4f})"
 
 
 def with_interval(difference: Difference) -> str:

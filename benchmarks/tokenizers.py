@@ -103,11 +103,11 @@ def _measure(cell: Cell, root: Path, threads: int) -> dict[str, Any]:
     if quantizer != "item-number":
         overrides.append(f"quantizer.seed={seed}")
     overrides.append(f"training.epochs={EPOCHS}")
-    felid("tokenize", root, RECIPE, overrides, threads)
+    felid("tokenize", root, RECIPE, overrides, threads=threads)
     places = read_run(root)["stages"]
     result = {"quantizer": quantizer, "resolver": resolver, "embedding": embedding, "seed": seed, "overrides": overrides}
     result |= _fit(root, root / places["tokenize"]) | _health(root / places["tokenize"], root / places["embed"])
-    felid("train", root, RECIPE, overrides, threads)
+    felid("train", root, RECIPE, overrides, threads=threads)
     places = read_run(root)["stages"]
     last = read_json(root / places["train"] / "progress.json")["curve"][-1]
     return result | {name: last[name] for name in ("recall@10", "ndcg@10", "loss", "seconds")}

@@ -1,4 +1,4 @@
-"""Lists under every mode against both scores of the whole catalogue, cold items among it."""
+"""Lists under every mode against the scores of the whole catalogue, cold items among it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from felid.errors import RequestError
 from felid.models.base import Catalogue, Mode
 from felid.ranking import ItemRanker, SearchConfig
 from felid.semantic_ids import SemanticIds
-from tests.tiny import AnyKind, any_model, catalogue, dense_model, random_histories, tiny_catalogue
+from tests.search.dumb import dumb_evidence
+from tests.tiny import AnyKind, any_model, catalogue, dense_model, random_histories, random_memory, tiny_catalogue
 
 IDS = catalogue(18, (4, 3, 5))
 COLD = (2, 7, 8)
 ITEMS = tiny_catalogue(IDS, cold=COLD)
 HISTORIES = Sequences.from_lists(np.arange(4), [np.array(row) for row in random_histories(IDS)])
 EVERYTHING = np.arange(18)
+MEMORY, TRAIN = random_memory()
+ONE_HEAD = {"generative_weight": 0.0}
+"""A lynx that is dense only."""
 SYSTEMS: list[tuple[AnyKind, Mode]] = [
     ("lynx", "fused"),
     ("lynx", "generative"),
     ("lynx", "dense"),
     ("tiger", "generative"),
     ("sasrec", "dense"),
+    ("sasrec", "fused"),
 ]
 WITHOUT_COLD = ("sasrec", {}), ("lynx", {"level_share": 0.0})
 """Models that cannot score items without training interactions, in their best mode."""
@@ -34,7 +39,8 @@ WITHOUT_COLD = ("sasrec", {}), ("lynx", {"level_share": 0.0})
 def ranker(
     kind: AnyKind = "lynx", some: Catalogue = ITEMS, changes: dict[str, object] | None = None, **search: object
 ) -> ItemRanker:
-    return ItemRanker(any_model(kind, some, spread=0.5, **(changes or {})), some, SearchConfig.model_validate(search))
+    """With a memory that counts only where `memory_weight` is given."""
+    return ItemRanker(any_model(kind, some, spread=0.5, **(changes or {})), some, SearchConfig.model_validate(search), MEMORY)
 
 
 def scores_of(one: ItemRanker, row: int) -> np.ndarray:
@@ -49,7 +55,7 @@ def wanted_list(scores: np.ndarray, banned: set[int]) -> list[int]:
 @pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_lists_are_all_items_by_their_score(kind: AnyKind, mode: Mode, exclude_seen: bool) -> None:
-    one = ranker(kind, mode=mode, fusion_weight=0.3, batch_users=3)
+    one = ranker(kind, mode=mode, fusion_weight=0.3, memory_weight=0.8, batch_users=3)
     items, scores = one.search_items(HISTORIES, 18, exclude_seen)
     for row in range(4):
         single = scores_of(one, row)
@@ -61,12 +67,34 @@ def test_lists_are_all_items_by_their_score(kind: AnyKind, mode: Mode, exclude_s
     assert one.recommendable()[list(COLD)].all() == (kind != "sasrec")
 
 
-def test_fused_scores_are_the_weighted_sum_of_the_heads() -> None:
+def test_fused_scores_are_the_weighted_sum_of_all_voices() -> None:
     dense, generative = (scores_of(ranker(mode=mode), 1) for mode in ("dense", "generative"))
-    for weight in (0.0, 0.25, 1.0):
-        fused = scores_of(ranker(fusion_weight=weight), 1)
-        np.testing.assert_allclose(fused, (1 - weight) * dense + weight * generative, atol=1e-5)
+    evidence = np.array(dumb_evidence(TRAIN, HISTORIES[1].tolist(), 18))
+    assert len(set(evidence.round(3).tolist())) > 5
+    for weight, factor in ((0.0, 0.0), (0.25, 0.7), (1.0, 2.0)):
+        fused = scores_of(ranker(fusion_weight=weight, memory_weight=factor), 1)
+        np.testing.assert_allclose(fused, (1 - weight) * dense + weight * generative + factor * evidence, atol=1e-5)
     np.testing.assert_allclose(scores_of(ranker(), 1), (dense + generative) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("sasrec", {}), ("lynx", ONE_HEAD)])
+def test_a_model_with_one_head_is_fused_with_the_memory_alone(kind: AnyKind, changes: dict[str, object]) -> None:
+    """Its lists are exact among any number of candidates."""
+    dense, evidence = scores_of(ranker(kind, changes=changes, mode="dense"), 1), dumb_evidence(TRAIN, HISTORIES[1].tolist(), 18)
+    one = ranker(kind, changes=changes, mode="fused", memory_weight=1.5, candidates=2)
+    np.testing.assert_allclose(scores_of(one, 1), dense + 1.5 * np.array(evidence), atol=1e-5)
+    np.testing.assert_allclose(scores_of(ranker(kind, changes=changes, mode="fused"), 1), dense, atol=1e-5)
+    given = ranker(kind, changes=changes, mode="fused", memory_weight=1.5, fusion_weight=0.9)
+    np.testing.assert_allclose(scores_of(given, 1), scores_of(one, 1), atol=1e-5)
+    assert one.rank(HISTORIES, 4, False)[1].tolist() == wanted_list(scores_of(one, 1), set())[:4]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [system for system in SYSTEMS if system[1] != "fused"])
+def test_the_memory_has_no_say_in_what_the_model_alone_ranks(kind: AnyKind, mode: Mode) -> None:
+    one, without = ranker(kind, mode=mode, memory_weight=3.0), ranker(kind, mode=mode)
+    for found, wanted in zip(one.search_items(HISTORIES, 6, True), without.search_items(HISTORIES, 6, True), strict=True):
+        assert np.array_equal(found, wanted)
+    assert np.array_equal(scores_of(one, 0), scores_of(without, 0))
 
 
 @pytest.mark.parametrize(("kind", "changes"), WITHOUT_COLD)
@@ -79,15 +107,18 @@ def test_items_that_a_head_cannot_score_are_never_recommended(kind: AnyKind, cha
 
 def test_auto_is_the_best_mode_and_others_must_be_known() -> None:
     assert [ranker(kind).mode for kind in ("lynx", "tiger", "sasrec")] == ["fused", "generative", "dense"]
-    with pytest.raises(RequestError, match=r"ranks under dense, not fused; set search\.mode to one of these or auto"):
-        ranker("sasrec", mode="fused")
+    assert ranker("lynx", changes=ONE_HEAD).mode == "fused"
+    with pytest.raises(RequestError, match=r"ranks under dense and fused, not generative; set search\.mode to one of these or auto"):
+        ranker("sasrec", mode="generative")
     with pytest.raises(RequestError, match="ranks under generative, not dense"):
         ranker("tiger", mode="dense")
 
 
 def test_a_dense_model_needs_no_ids() -> None:
     bare = Catalogue(ITEMS.embeddings, ITEMS.warm)
-    assert np.array_equal(ranker("sasrec", bare).rank(HISTORIES, 5, True), ranker("sasrec").rank(HISTORIES, 5, True))
+    for mode in ("dense", "fused"):
+        lists = [ranker("sasrec", some, mode=mode, memory_weight=1.0).rank(HISTORIES, 5, True) for some in (bare, ITEMS)]
+        assert np.array_equal(*lists)
 
 
 def test_item_vectors_are_those_of_the_moment() -> None:
@@ -133,7 +164,7 @@ def test_a_share_of_cold_items_follows_the_items_they_resemble(kind: AnyKind, mo
     codes[[2, 7]] = codes[[0, 1]]
     codes[[2, 7], 2] = [next(c for c in range(5) if not (codes == [*codes[i][:2], c]).all(1).any()) for i in (0, 1)]
     some = Catalogue(ITEMS.embeddings, ITEMS.warm, SemanticIds(codes, IDS.sizes, IDS.item_ids))
-    alone, placed = ranker(kind, some, mode=mode, cold_share=0.0), ranker(kind, some, mode=mode, cold_share=0.3)
+    alone, placed = (ranker(kind, some, mode=mode, memory_weight=0.5, cold_share=share) for share in (0.0, 0.3))
     warm_lists, lists = alone.search_items(HISTORIES, 10, False), placed.search_items(HISTORIES, 10, False)
     assert not set(warm_lists[0].flatten().tolist()) & set(COLD)
     relatives = {cold: {i for i in range(18) if some.warm[i] and (codes[i, :2] == codes[cold, :2]).all()} for cold in COLD}

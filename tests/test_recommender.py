@@ -12,8 +12,10 @@ from felid.errors import FelidWarning, RequestError
 from felid.models.base import Mode
 from felid.ranking import SearchConfig
 from felid.recommender import Recommendation, Recommender
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, check_ranker, toy_world
+from tests.search.dumb import dumb_evidence
 from tests.tiny import ALL_KINDS, AnyKind, all_warm, any_model
 
 WORLD = toy_world(num_users=24)
@@ -24,6 +26,7 @@ SYSTEMS: list[tuple[AnyKind, Mode]] = [
     ("lynx", "dense"),
     ("tiger", "generative"),
     ("sasrec", "dense"),
+    ("sasrec", "fused"),
 ]
 systems = pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 
@@ -41,8 +44,9 @@ def recommender(kind: AnyKind = "lynx", names: Names = "int", world: ToyWorld = 
     titles = [f"title {n}" if n else "" for n in range(world.num_items)]
     users = np.array([f"u{n:02d}" for n in range(len(world.sequences))], object)
     known = Sequences(users if names == "str" else world.sequences.user_ids, world.sequences.offsets, world.sequences.items)
-    catalogue = all_warm(ids, world.vectors)
-    return Recommender(any_model(kind, catalogue, spread=0.7), catalogue, known, titles, SearchConfig.model_validate(search))
+    catalogue, memory = all_warm(ids, world.vectors), TransitionMemory.of(world.split.train(), world.num_items)
+    settings = SearchConfig.model_validate({"memory_weight": 0.6, **search})
+    return Recommender(any_model(kind, catalogue, spread=0.7), catalogue, known, titles, settings, memory)
 
 
 def assert_alike(some: list[Recommendation], others: list[Recommendation]) -> None:
@@ -140,14 +144,33 @@ def test_beams_and_candidates_are_raised_to_k(width: int, mode: Mode) -> None:
 
 
 def test_the_same_model_ranks_in_every_mode_it_knows() -> None:
-    model = recommender(fusion_weight=0.2, num_beams=24)
-    lists = {mode: model.in_mode(mode).recommend([100, 107], k=24) for mode in ("fused", "generative", "dense")}
-    assert lists["fused"] == model.recommend([100, 107], k=24)
+    """Also by way of another mode, which must not lose the memory."""
+    model, history = recommender(fusion_weight=0.2, num_beams=24), [100, 107]
+    lists = {mode: model.in_mode(mode).recommend(history, k=24) for mode in ("fused", "generative", "dense")}
+    assert lists["fused"] == model.recommend(history, k=24) == model.in_mode("dense").in_mode("fused").recommend(history, k=24)
     scores = {mode: {one.item_id: one.score for one in found} for mode, found in lists.items()}
+    evidence = evidence_of([0, 1])
+    assert max(evidence.values()) > 1
     for item, score in scores["fused"].items():
-        assert score == pytest.approx(0.2 * scores["generative"][item] + 0.8 * scores["dense"][item], abs=1e-4)
-    with pytest.raises(RequestError, match="ranks under dense, not fused"):
-        recommender("sasrec").in_mode("fused")
+        wanted = 0.2 * scores["generative"][item] + 0.8 * scores["dense"][item] + 0.6 * evidence[item]
+        assert score == pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(RequestError, match="ranks under dense and fused, not generative"):
+        recommender("sasrec").in_mode("generative")
+
+
+def evidence_of(history: list[int]) -> dict[int, float]:
+    """What transitions of the training part say of each item id."""
+    train = WORLD.split.train()
+    found = dumb_evidence([train[row].tolist() for row in range(len(train))], history, WORLD.num_items)
+    return dict(zip(item_ids("int").tolist(), found, strict=True))
+
+
+def test_sasrec_is_fused_with_the_memory_where_that_is_asked_for() -> None:
+    model, ids = recommender("sasrec"), item_ids("int").tolist()
+    assert model.ranker.mode == "dense"
+    dense, evidence = model.score([100, 107], ids), evidence_of([0, 1])
+    wanted = [score + 0.6 * evidence[item] for score, item in zip(dense.tolist(), ids, strict=True)]
+    assert model.in_mode("fused").score([100, 107], ids).tolist() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_unknown_items_are_reported_and_skipped() -> None:

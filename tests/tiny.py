@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from felid.data.histories import Sequences
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Histories, Model, TrainingItems
 from felid.models.generative import GenerativeModel
@@ -16,6 +17,7 @@ from felid.models.lynx import LynxConfig
 from felid.models.sasrec import SASRecConfig
 from felid.models.tiger import TigerConfig
 from felid.models.torch_trie import TorchTrie
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
 from felid.trie import Trie
@@ -116,6 +118,18 @@ def histories_of(rows: list[list[int]], users: Tensor | None = None) -> Historie
 def random_histories(ids: SemanticIds, lengths: tuple[int, ...] = (1, 3, 8, 5), seed: int = 0) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(ids.num_items, size=length).tolist() for length in lengths]
+
+
+def memory_of(rows: list[list[int]], num_items: int) -> TransitionMemory:
+    """The transitions of some training histories."""
+    return TransitionMemory.of(Sequences.from_lists(np.arange(len(rows)), [np.array(row, np.int64) for row in rows]), num_items)
+
+
+def random_memory(num_items: int = 18, seed: int = 5) -> tuple[TransitionMemory, list[list[int]]]:
+    """A memory of random histories, in which some items never occur, and these histories."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(num_items - 2, size=length).tolist() for length in rng.integers(1, 9, 12)]
+    return memory_of(rows, num_items), rows
 
 
 def user_tokens(model: GenerativeModel, num_users: int) -> Tensor | None:

@@ -151,7 +151,8 @@ def recommend(
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Items of the history may come again.")] = False,
     mode: Annotated[
-        Literal["generative", "dense", "fused"] | None, typer.Option(help="How to rank; default: that of the run.")
+        Literal["generative", "dense", "fused"] | None,
+        typer.Option(help="Rank by codes, by inner product, or by both and by counted transitions; default: that of the run."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file for --all-users.")] = None,
 ) -> None:

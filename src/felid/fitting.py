@@ -55,8 +55,8 @@ class Fitting:
     def fit(self, folder: Path) -> Model:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
 
-        A model with two heads leaves `search.json` (see `felid.fusion.FusionChoice`), one with a dense head `item_vectors/`
-        (see `save_item_vectors`).
+        A model with a dense head leaves `search.json` (see `felid.fusion.FusionChoice`) and `item_vectors/` (see
+        `save_item_vectors`).
 
         Raises:
             DataError: there is nothing to train on.

@@ -70,12 +70,12 @@ def judge(
 def _rankers(recommender: Recommender, system: str) -> dict[str, ItemRanker]:
     """A ranker for each mode by the name of the system, that of the recommender itself first.
 
-    The model's best mode has the plain name.
+    The model's own mode, its first one, has the plain name.
     """
-    best, own = recommender.model.modes[0], recommender.ranker
+    plain, own = recommender.model.modes[0], recommender.ranker
     modes = (own.mode, *(mode for mode in recommender.model.modes if mode != own.mode))
     rankers = (own if mode == own.mode else recommender.in_mode(mode).ranker for mode in modes)
-    return dict(zip((system if mode == best else f"{system}, {mode}" for mode in modes), rankers, strict=True))
+    return dict(zip((system if mode == plain else f"{system}, {mode}" for mode in modes), rankers, strict=True))
 
 
 def _never(name: str, ranker: ItemRanker, cold: NDArray[np.int64]) -> str:

@@ -40,7 +40,7 @@ class SearchConfig(Config):
     """How items are ranked."""
 
     mode: Literal["auto", "generative", "dense", "fused"] = "auto"
-    """By the likelihood of codes, by inner product, or by both; auto = the best one that the model is trained for."""
+    """By the likelihood of codes, by inner product, or by all heads and counted transitions together; auto = the model's own."""
     num_beams: int = Field(default=50, ge=1)
     """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
     batch_users: int = Field(default=64, ge=1)
@@ -48,7 +48,8 @@ class SearchConfig(Config):
     candidates: int = Field(default=100, ge=1)
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
-    """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was."""
+    """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was. Without effect on
+    a model with one head."""
     memory_weight: float | None = Field(default=None, ge=0)
     """Factor of the transition memory in scores under `fused`; null = the one chosen on validation, 0 where none was."""
     cold_bias: float = 0.0
@@ -72,7 +73,7 @@ class ItemRanker:
       the list exact only among these. A model without a generative head has dense scores and evidence.
 
     Scores are natural log-probabilities over all items that can be recommended, also over those that are left out because
-    they are seen; under `fused` they are the weighted sum of two.
+    they are seen; under `fused` they are the weighted sum of these and of the evidence, which is no probability.
 
     Args:
         model: put into evaluation mode.
@@ -93,7 +94,7 @@ class ItemRanker:
         self.device = next(model.parameters()).device
         self.memory = None if memory is None or self.mode != "fused" else memory.to(self.device)
         self.relatives = _relatives(catalogue) if self.search.cold_share is not None else None
-        self.codes = self._code_scores() if self.mode != "dense" and isinstance(model, GenerativeModel) else None
+        self.codes = self._code_scores() if self.mode != "dense" and "generative" in model.modes else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
@@ -118,7 +119,7 @@ class ItemRanker:
         return items, scores
 
     def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
-        """Rows of the users of each batch, and what both heads say of their candidates for lists of k items (mode `fused`)."""
+        """Rows of the users of each batch, and what each voice says of their candidates for lists of k items (mode `fused`)."""
         vectors = self._vector_scores()
         for rows, batch, seen in self._batches(histories, exclude_seen):
             yield rows, self._propose(vectors, batch, seen, k)

@@ -36,7 +36,7 @@ class Recommendation:
 
     Attributes:
         item_id: as the data gives it.
-        score: natural log-probability of the item, or under `fused` the weighted sum of the two heads' (`ItemRanker` says more).
+        score: natural log-probability of the item, or under `fused` a weighted sum (`ItemRanker` says of what).
         semantic_id: its codes.
         title: the catalogue's `title`, or "" where there is none.
     """
@@ -103,7 +103,7 @@ class Recommender:
         return cls(model, catalogue, split.sequences, titles_of(dataset), settings, memory)
 
     def in_mode(self, mode: Mode) -> Recommender:
-        """The same model and catalogue, ranking by `generative`, `dense` or `fused` scores.
+        """The same model, catalogue and memory, ranking by `generative`, `dense` or `fused` scores.
 
         Raises:
             RequestError: the model is not trained for it.

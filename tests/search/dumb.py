@@ -1,4 +1,5 @@
-"""A slow beam search over lists: whole sequences through the decoder, a dictionary of codes, Python's sort."""
+"""Slow twins of what is searched with: a beam search over lists (whole sequences through the decoder, a dictionary of codes,
+Python's sort), and transitions counted pair by pair."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import torch
 
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
+from felid.search.transitions import POSITIONS, WINDOW
 from tests.tiny import targets_after
 
 Codes = tuple[int, ...]
@@ -43,3 +45,17 @@ def dumb_beam_search(
                     grown.append((score + gain, (*prefix, code)))
         beams = sorted(grown, key=lambda beam: (-beam[0], beam[1]))[:width]
     return [(catalogue[prefix], score) for score, prefix in beams]
+
+
+def dumb_evidence(train: list[list[int]], history: list[int], num_items: int) -> list[float]:
+    """What each item gains by the transitions of some training histories."""
+    gains = [0.0] * num_items
+    for back, item in enumerate(reversed(history[-POSITIONS:])):
+        for other in range(num_items):
+            count = 0.0
+            for row in train:
+                for a, first in enumerate(row):
+                    for b in range(a + 1, min(a + WINDOW, len(row) - 1) + 1):
+                        count += (first == item and row[b] == other) / (b - a)
+            gains[other] += 2.0**-back * math.log1p(count)
+    return gains

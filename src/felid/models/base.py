@@ -122,7 +122,7 @@ class Model(nn.Module, ABC):
     @property
     @abstractmethod
     def modes(self) -> tuple[Mode, ...]:
-        """The ways to rank that this model is trained for, the best one first."""
+        """The ways to rank that this model is trained for; the first one is its own, taken where none is asked for."""
 
     @abstractmethod
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:

@@ -78,7 +78,7 @@ class SASRec(DenseModel):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        return ("dense", "fused")
+        return ("dense", "fused")  # as published first; the transition memory can be asked for
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         step = StepItems.of(self.items, histories, targets, items.counts, self.config.dense)

@@ -1,4 +1,4 @@
-"""Search for the items a model ranks first: by the likelihood of their codes, by inner product, or by both."""
+"""Search for the items a model ranks first: by the likelihood of their codes, by inner product, or by all that is known."""
 
 from felid.search.beam import Results, beam_search
 from felid.search.exact import score_items

@@ -92,7 +92,7 @@ def propose(
     log_probs, evidence = voices.vectors.log_probs(histories), voices.evidence(histories)
     found = most_probable(log_probs + memory_weight * evidence, seen, count).items
     if voices.codes is None:
-        items, order = found.sort(1)
+        items = found.sort(1).values
         generative = log_probs.gather(1, items.clamp(min=0))
     else:
         asked = torch.where(found < 0, voices.codes.trie.leaf_item[0], found)
