@@ -230,7 +230,7 @@ def run_ablation(options: argparse.Namespace) -> str:
 
 
 def table_ablation(done: Sequence[Record], complete: str) -> str:
-    """Validation metrics of each mode, and the difference to the complete system with the same seed in the best of them."""
+    """Validation metrics of each mode, and the differences to the complete system with the same seed."""
     header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10 against complete")
     whole = {one["seed"]: one for one in done if one["name"] == complete}
     rows = []
@@ -243,11 +243,13 @@ def table_ablation(done: Sequence[Record], complete: str) -> str:
 
 
 def _against(one: Record, whole: Record) -> str:
-    """Difference to the complete system with its interval over users, both in the mode that is the best one of `one`."""
-    mode = next(iter(one["validation"]))
-    ours, theirs = ([(pl.read_parquet(record["ranks"]), mode)] for record in (one, whole))
-    difference = compare_runs(ours, theirs, "ndcg@10", part="validation")[2]
-    return f"{mode} {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    """Differences to the complete system in each mode that both have, with their intervals over users."""
+    ours, theirs = pl.read_parquet(one["ranks"]), pl.read_parquet(whole["ranks"])
+    found = []
+    for mode in (mode for mode in one["validation"] if mode in whole["validation"]):
+        difference = compare_runs([(ours, mode)], [(theirs, mode)], "ndcg@10", part="validation")[2]
+        found.append(f"{mode} {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]")
+    return "; ".join(found)
 
 
 if __name__ == "__main__":

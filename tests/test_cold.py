@@ -30,6 +30,7 @@ from felid.fitting import Fitting
 from felid.models.base import Catalogue, DenseModel
 from felid.pipeline import Pipeline
 from felid.recipe import load_recipe
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
 from felid.training import TrainingConfig
@@ -163,6 +164,17 @@ def test_baselines_count_no_held_out_item() -> None:
     assert (np.diff(markov.offsets)[cold] == 0).all()
 
 
+def test_the_memory_has_no_transitions_of_held_out_items() -> None:
+    """Neither from nor to them; what evaluated parts hold is not counted either."""
+    cold = torch.from_numpy(~CLEAN.warm)
+    memories = [TransitionMemory.of(world.split.train(), NUM_ITEMS) for world in (CLEAN, POISONED)]
+    assert all(torch.equal(getattr(memories[0], name), getattr(memories[1], name)) for name in ("offsets", "items", "values"))
+    assert len(memories[0].items) and not cold[memories[0].items].any()
+    assert not memories[0].offsets.diff()[cold].any()
+    leaky = TransitionMemory.of(LeaveOneOut(CLEAN.split.sequences).train(), NUM_ITEMS)
+    assert cold[leaky.items].any() and leaky.offsets.diff()[cold].any()
+
+
 def test_cooccurrence_gives_held_out_items_no_vector() -> None:
     found = [
         collaborative_vectors(CooccurrenceConfig(dim=4), np.arange(NUM_ITEMS), train.items, train.offsets)
@@ -236,6 +248,7 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
     assert set(ranks["group"]) == {"warm", "cold", "other"}
     recommender = felid.Recommender.load(tmp_path)
     assert np.array_equal(recommender.ranker.catalogue.warm, split.warm_items(len(clean.items)))
+    assert recommender.memory is not None and not split.held_out.either[recommender.memory.items.numpy()].any()
     lists = recommender.rank(split.evaluation("test").histories, 10, True)
     assert split.held_out.either[lists].any(), "no held-out item is ever recommended"
 

@@ -28,6 +28,8 @@ from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
 from felid.ranking import SearchConfig
 from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
+from felid.search.fused import Weights
+from tests.search.dumb import dumb_evidence
 
 SMALL = [
     "dataset.num_users=300",
@@ -557,15 +559,33 @@ def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> N
     assert felid_command("recommend", run, "--user", str(user), "--mode", "dence").returncode == 2
 
 
-def test_the_fusion_weight_is_the_one_chosen_on_validation_unless_one_is_given(run: Path) -> None:
+def test_fused_weights_are_those_chosen_on_validation_unless_they_are_given(run: Path) -> None:
     train = open_artifact(run / read_json(run / "run.json")["bundle"]["stages"]["train"]).path
     chosen = FusionChoice.load(train)
     assert chosen is not None
-    assert felid.Recommender.load(run).ranker.weight == chosen.weight
-    FusionChoice(weight=0.85, curve=()).save(train)
-    assert felid.Recommender.load(run).ranker.weight == felid.Recommender.load(run).in_mode("fused").ranker.weight == 0.85
-    assert felid.Recommender.load(run, search=SearchConfig(fusion_weight=0.15)).ranker.weight == 0.15
+    assert weights_of(run) == Weights(chosen.weight, chosen.memory_weight)
+    FusionChoice(weight=0.85, memory_weight=1.25, curve=()).save(train)
+    assert weights_of(run) == felid.Recommender.load(run).in_mode("fused").ranker.weights == Weights(0.85, 1.25)
+    assert weights_of(run, fusion_weight=0.15) == Weights(0.15, 1.25)
+    assert weights_of(run, memory_weight=0.0) == Weights(0.85, 0.0)
     chosen.save(train)
+
+
+def weights_of(run: Path, **search: float) -> Weights:
+    """Of the recommender of a run, opened with the given settings or else its own."""
+    return felid.Recommender.load(run, search=SearchConfig.model_validate(search) if search else None).ranker.weights
+
+
+def test_transitions_of_the_training_part_have_a_say_in_an_opened_run(run: Path) -> None:
+    recommender = felid.Recommender.load(run, search=SearchConfig(fusion_weight=0.0, memory_weight=2.0))
+    ids, history = recommender.ids.item_ids.tolist(), recommender.history_of(0)[:-2]
+    split = split_of(Dataset.load(run / read_json(run / "run.json")["bundle"]["stages"]["data"]), small().holdout)
+    rows, train = [ids.index(item) for item in history], split.train()
+    sequences = [train[user].tolist() for user in range(len(train)) if set(rows[-3:]) & set(train[user].tolist())]
+    told = dumb_evidence(sequences, rows, len(ids))
+    assert max(told) > 0
+    gained = recommender.score(history, ids) - recommender.in_mode("dense").score(history, ids)
+    assert gained.tolist() == pytest.approx([2 * gain for gain in told], abs=1e-4)
 
 
 def test_another_mode_than_the_best_is_named(run: Path) -> None:
@@ -585,9 +605,14 @@ def test_sasrec_runs_with_the_same_recipe_and_leaves_its_vectors_for_others(tmp_
     Pipeline(recipe, tmp_path / "a").run()
     metrics = read_json(tmp_path / "a" / "metrics.json")
     assert metrics["system"] == "sasrec"
-    assert metrics["variants"] == {}
-    assert "127 of them, without training interactions, sasrec never recommends" in metrics["policy"]["candidates"]
-    assert felid_command("recommend", tmp_path / "a", "--user", "0", "--mode", "fused").returncode == 2
+    assert list(metrics["variants"]) == ["sasrec, fused"]
+    for system in ("sasrec", "sasrec, fused"):
+        assert f"127 of them, without training interactions, {system} never recommends" in metrics["policy"]["candidates"]
+    assert felid.Recommender.load(tmp_path / "a").ranker.mode == "dense"
+    assert felid_command("recommend", tmp_path / "a", "--user", "0", "--mode", "fused").returncode == 0
+    refused = felid_command("recommend", tmp_path / "a", "--user", "0", "--mode", "generative")
+    assert refused.returncode == 2
+    assert "ranks under dense and fused, not generative" in refused.stderr
     left = next(tmp_path.glob("a/train/*/item_vectors"))
     given = f"collaborative={{kind: precomputed, vectors: {left / 'raw.npy'}, ids: {left / 'item_ids.json'}}}"
     aligned = ["quantizer={kind: rqvae, sizes: [8, 8], hidden: [8], latent: 4, epochs: 2, alignment_weight: 1}"]

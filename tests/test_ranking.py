@@ -108,7 +108,9 @@ def test_items_that_a_head_cannot_score_are_never_recommended(kind: AnyKind, cha
 def test_auto_is_the_best_mode_and_others_must_be_known() -> None:
     assert [ranker(kind).mode for kind in ("lynx", "tiger", "sasrec")] == ["fused", "generative", "dense"]
     assert ranker("lynx", changes=ONE_HEAD).mode == "fused"
-    with pytest.raises(RequestError, match=r"ranks under dense and fused, not generative; set search\.mode to one of these or auto"):
+    with pytest.raises(
+        RequestError, match=r"ranks under dense and fused, not generative; set search\.mode to one of these or auto"
+    ):
         ranker("sasrec", mode="generative")
     with pytest.raises(RequestError, match="ranks under generative, not dense"):
         ranker("tiger", mode="dense")

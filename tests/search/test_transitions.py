@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from felid.search.transitions import POSITIONS, WINDOW, TransitionMemory
+from felid.search.transitions import POSITIONS, WINDOW
 from tests.search.dumb import dumb_evidence
 from tests.tiny import histories_of, memory_of
 

@@ -88,6 +88,21 @@ def test_batches_are_about_as_large_as_asked_alike_in_length_and_new_in_every_ep
     assert all(np.array_equal(a, b) for a, b in zip(again, epochs[0], strict=True))
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_batches_come_in_few_shapes(causal: bool) -> None:
+    """A matrix product on a CPU is compiled for every new shape; what is compiled then serves all epochs."""
+    lengths = np.random.default_rng(0).geometric(0.1, 3000).tolist()
+    examples, seen = Examples.of(sequences_of(lengths), 50, causal=causal), []
+    for epoch in range(3):
+        batches = examples.batches(128, (7, epoch))
+        shapes = [tuple(examples.collate(batch, None)[0].items.shape) for batch in batches]
+        assert len(set(shapes)) <= 35 < len(shapes) / 4
+        padded, real = sum(rows * width for rows, width in shapes), sum(examples.lengths)
+        assert padded <= 1.03 * real
+        seen.append(set(shapes))
+    assert len(seen[0] | seen[1] | seen[2]) <= len(seen[0]) + 3
+
+
 @given(LENGTHS, st.integers(1, 60))
 def test_every_epoch_has_equally_many_batches(lengths: list[int], batch_targets: int) -> None:
     examples = Examples.of(sequences_of(lengths), 20, causal=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
 from felid.evaluation import evaluate
 from felid.fitting import SIDE_USERS, Fitting, save_item_vectors
-from felid.fusion import FusionChoice
+from felid.fusion import MEMORY, SHARES, FusionChoice
 from felid.models.base import Catalogue
 from felid.ranking import ItemRanker, SearchConfig
+from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import toy_world
 from felid.training import TrainingConfig
@@ -47,19 +49,30 @@ def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
     progress = load_progress(tmp_path)
     assert not model.training
     wanted = {progress.last_checkpoint, "progress.json", "track"}
-    wanted |= {"item_vectors"} if kind != "tiger" else set()
-    wanted |= {"search.json"} if kind == "lynx" else set()
+    wanted |= {"item_vectors", "search.json"} if kind != "tiger" else set()
     assert {path.name for path in tmp_path.iterdir()} | {"track"} == wanted
     assert not list(tmp_path.rglob("state.pt")), "only resuming needs it"
     mode = "generative" if kind == "tiger" else "dense"
     metrics = what.metrics(model, mode, what.split.evaluation("validation"))
     assert {name: progress.curve[-1][name] for name in metrics} == metrics, "by the head that decides"
-    if kind == "lynx":
-        choice = FusionChoice.load(tmp_path)
-        assert choice is not None
-        ranker = ItemRanker(model, what.catalogue, SearchConfig(mode="fused", fusion_weight=choice.weight))
-        found = evaluate(ranker, what.split.evaluation("validation"), (10,), False, 24).metrics()["ndcg@10"]
-        assert found == pytest.approx(max(value for _, value in choice.curve))
+    assert (FusionChoice.load(tmp_path) is None) == (kind == "tiger")
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("lynx", {}), ("lynx", {"generative_weight": 0.0}), ("sasrec", {})])
+def test_the_weights_of_fused_ranking_are_chosen_after_the_training(
+    kind: AnyKind, changes: dict[str, object], tmp_path: Path
+) -> None:
+    """With transitions of the training part; a ranker with the chosen weights must be as good."""
+    what = replace(fitting(kind), model=config_of(kind, **changes))
+    model, choice = what.fit(tmp_path), FusionChoice.load(tmp_path)
+    assert choice is not None
+    both = kind == "lynx" and not changes
+    assert {share for share, *_ in choice.curve} == (set(SHARES) if both else {0.0})
+    assert {memory for _, memory, _ in choice.curve} == set(MEMORY)
+    search = choice.complete(SearchConfig(mode="fused"))
+    ranker = ItemRanker(model, what.catalogue, search, TransitionMemory.of(what.split.train(), 24))
+    found = evaluate(ranker, what.split.evaluation("validation"), (10,), False, 24).metrics()["ndcg@10"]
+    assert found == pytest.approx(max(value for *_, value in choice.curve))
 
 
 def test_the_generative_head_is_watched_where_the_dense_one_decides(tmp_path: Path) -> None:

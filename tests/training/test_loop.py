@@ -183,3 +183,26 @@ def test_averaging_leaves_the_training_itself_alone(tmp_path: Path) -> None:
     first = plain.train(tmp_path / "plain", SHORT, lambda model: {"ndcg@10": 0.0})
     second = averaged.train(tmp_path / "average", SHORT.model_copy(update={"average": 0.9}), lambda model: {"ndcg@10": 0.0})
     assert [entry["loss"] for entry in first.curve] == [entry["loss"] for entry in second.curve]
+
+
+def test_where_compiling_fails_training_goes_on_as_if_it_had_not_been_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, compiled, steps = Setting.of("lynx"), Setting.of("lynx"), []
+
+    def broken(model: Lynx, dynamic: bool) -> object:
+        def forward(*inputs: object) -> object:
+            steps.append(inputs)
+            if len(steps) == 3:
+                torch.rand(5)  # gone before it failed
+                raise RuntimeError("no compiler here")
+            return model(*inputs)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", broken)
+    first = plain.train(tmp_path / "plain", SHORT)
+    second = compiled.train(tmp_path / "compiled", SHORT.model_copy(update={"compile": True}))
+    assert len(steps) == 3
+    assert [entry["loss"] for entry in first.curve] == [entry["loss"] for entry in second.curve]
+    assert torch.equal(plain.model.tokens.weight, compiled.model.tokens.weight)

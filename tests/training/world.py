@@ -83,7 +83,7 @@ class Setting:
         """Of lists of 10, by the given head or by the dense one where there is one."""
         rows = [part.histories[row][-model.history :].tolist() for row in range(len(part.targets))]
         histories = histories_of(rows, user_tokens(model, part.histories.user_ids))
-        if (mode or model.modes[-1]) == "dense":
+        if (mode or ("dense" if "dense" in model.modes else "generative")) == "dense":
             assert isinstance(model, DenseModel)
             with torch.no_grad():
                 found = (model.contexts(histories) @ model.item_vectors().T).topk(10).indices

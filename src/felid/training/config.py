@@ -46,5 +46,8 @@ class TrainingConfig(Config):
     """Longest time between two checkpoints: what an interruption can lose."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast; auto = bf16 where the hardware multiplies it natively."""
+    compile: bool = False
+    """Run the forward pass through torch.compile, or on without it where that fails. Worth a try on a GPU; on CPUs it took a
+    minute or two and then made steps slower (`reports/benchmarks/profile.md`)."""
     track: Literal["none", "tensorboard"] = "none"
     """Experiment tracker (extra `track`)."""

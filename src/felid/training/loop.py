@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from felid.config import as_tree
 from felid.errors import RecipeError
 from felid.models import load_weights
-from felid.models.base import Model, TrainingItems
+from felid.models.base import Losses, Model, TrainingItems
 from felid.progress import progress_bar
 from felid.training import checkpoints
 from felid.training.batches import Examples
@@ -112,6 +112,7 @@ class _Run:
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
+        self.compiled: Callable[..., Losses] | None = torch.compile(self.wrapped, dynamic=True) if config.compile else None
         self.judged = _twin(model) if config.average else model
         self.batches_per_epoch = len(self._batches(0))
         self.total_steps = self.batches_per_epoch * config.epochs
@@ -165,7 +166,7 @@ class _Run:
         histories, targets = self.data.examples.collate(chosen, self.data.user_tokens)
         device = self.accelerator.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.wrapped(histories.to(device), targets.to(device), self.items, self.config.label_smoothing)
+            losses = self._losses(histories.to(device), targets.to(device), self.items, self.config.label_smoothing)
         self.accelerator.backward(losses.total / len(targets))
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
@@ -185,6 +186,19 @@ class _Run:
             )
         self.progress.loss_targets += len(targets)
         return len(targets)
+
+    def _losses(self, *inputs: Any) -> Losses:
+        if self.compiled is not None:
+            rng = torch.get_rng_state()
+            try:
+                return self.compiled(*inputs)
+            except Exception as error:  # compilers fail in many ways; an error of the model itself comes back below
+                reason = " ".join(str(error).split())[:120] or type(error).__name__
+                self.console.print(f"training goes on without torch.compile ({reason})", soft_wrap=True)
+                self.compiled = None
+                torch.set_rng_state(rng)
+        losses: Losses = self.wrapped(*inputs)
+        return losses
 
     @property
     def learning_rate(self) -> float:
