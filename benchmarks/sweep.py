@@ -60,17 +60,18 @@ SPACES: Mapping[str, Space] = {
         "training.epochs": (8, 16, 32),
     },
     "lynx": {
-        "model.width": (64, 128, 256),
+        "model.width": (64, 128, 192),
         "model.layers": (1, 2),
+        "model.decoder_layers": (1, 2),
         "model.dropout": Even(0.1, 0.6),
-        "model.own_dropout": (0.0, 0.2, 0.4),
+        "model.own_dropout": (0.0, 0.1, 0.2),
         "model.generative_weight": (0.25, 0.5, 1.0),
-        "model.level_share": (0.05, 0.1, 0.2),
         **TRAINING,
-        "training.epochs": (6, 10, 16),
+        "training.label_smoothing": (0.0, 0.1),
+        "training.epochs": (6, 9, 12),
     },
 }
-"""Ten settings each."""
+"""Ten settings of sasrec, eleven of lynx."""
 FEED_FORWARD = 4
 """Width of the feed-forward layer over that of the model."""
 RECIPES = {"sasrec": "sasrec", "lynx": "beauty"}

@@ -18,8 +18,8 @@ from felid.embedding.precomputed import PrecomputedConfig
 from felid.models.sasrec import SASRecConfig
 from felid.training import TrainingConfig
 
-MODEL = SASRecConfig(text=True, own_dropout=0.2)
-TRAINING = TrainingConfig(batch_targets=512, learning_rate=1e-3, epochs=10)
+MODEL = SASRecConfig(width=128, layers=1, heads=4, feed_forward=512, positions="relative", text=True, own_dropout=0.2)
+TRAINING = TrainingConfig(batch_targets=512, learning_rate=3e-3, epochs=8)
 
 
 class WarmupConfig(Config):
