@@ -67,11 +67,10 @@ SPACES: Mapping[str, Space] = {
         "model.own_dropout": (0.0, 0.1, 0.2),
         "model.generative_weight": (0.25, 0.5, 1.0),
         **TRAINING,
-        "training.label_smoothing": (0.0, 0.1),
         "training.epochs": (6, 9, 12),
     },
 }
-"""Ten settings of sasrec, eleven of lynx."""
+"""Ten settings each."""
 FEED_FORWARD = 4
 """Width of the feed-forward layer over that of the model."""
 RECIPES = {"sasrec": "sasrec", "lynx": "beauty"}
