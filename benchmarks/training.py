@@ -33,12 +33,12 @@ class Felid:
 
     def __init__(self, config: ModelConfig, world: World, *, seed: int, bf16: bool, padded: bool = False) -> None:
         torch.manual_seed(seed)
-        self.world, self.bf16, self.padded = world, bf16, padded
-        self.model: GenerativeModel = build_model(config, world.ids, world.embeddings).train()
+        self.bf16, self.padded = bf16, padded
+        self.model, self.items = build_model(config, world.catalogue).train(), world.items
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.examples = Examples.of(world.train, self.model.history, causal=self.model.causal)
-        layout = self.model.layout
-        self.users = world.user_tokens(layout, world.train) if layout.num_user_buckets else None
+        layout = self.model.layout if isinstance(self.model, GenerativeModel) else None
+        self.users = world.user_tokens(layout, world.train) if layout and layout.num_user_buckets else None
         self.groups: dict[int, list[Indices]] = {}
 
     def step(self, chosen: Indices) -> int:
@@ -47,12 +47,12 @@ class Felid:
         if self.padded:
             histories = Histories(pad_items(histories.items, self.model.history), histories.lengths, histories.users)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            _, loss = self.model(histories, targets, self.world.trie)
-        finish(self.model, self.optimizer, loss / len(targets))
+            loss = self.model(histories, targets, self.items).total / len(targets)
+        finish(self.model, self.optimizer, loss)
         return len(targets)
 
     def bucketed(self, batch_size: int, turn: int, targets: int) -> list[Indices]:
-        """Batches of felid.training (similar lengths together), spread evenly over the lengths of a whole epoch."""
+        """Batches of felid.training (equal lengths together), spread evenly over the lengths of a whole epoch."""
         if batch_size not in self.groups:
             batches = self.examples.batches(batch_size, (0,))
             self.groups[batch_size] = sorted(batches, key=lambda rows: float(self.examples.lengths[rows].mean()))
@@ -75,6 +75,7 @@ class HuggingFace:
     def step(self, chosen: Indices) -> int:
         """Forward, backward, clip, optimise; returns the number of targets."""
         felid = self.felid.model
+        assert isinstance(felid, Tiger)
         histories, targets = self.felid.examples.collate(chosen, self.felid.users)
         size = None if self.longest else felid.history
         inputs = hugging_face_inputs(histories, felid.codes, felid.offsets, size)
@@ -110,8 +111,8 @@ def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
     def tiger(*, bf16: bool = False, padded: bool = False) -> Felid:
         return Felid(TigerConfig(), world, seed=seed, bf16=bf16, padded=padded)
 
-    def lynx(*, bf16: bool) -> Felid:
-        return Felid(LynxConfig(), world, seed=seed, bf16=bf16)
+    def lynx(config: LynxConfig, *, bf16: bool) -> Felid:
+        return Felid(config, world, seed=seed, bf16=bf16)
 
     felid = tiger(padded=True)
 
@@ -127,13 +128,16 @@ def _contestants(world: World, *, quick: bool, seed: int) -> list[Contestant]:
         hugging_face = HuggingFace(felid, "eager", bf16=True, longest=True)
         result.append(plain("hugging_face_t5_longest_bf16", hugging_face.step, _LONGEST_BF16))
     result.append(plain("tiger_fp32_padded", felid.step, "the same examples at the same padding, fp32"))
-    result.append(_bucketed("tiger_fp32", tiger(), 4 * work, sizes, "batches of similar length, fp32"))
+    result.append(_bucketed("tiger_fp32", tiger(), 4 * work, sizes, "batches of equal length, fp32"))
     if bf16:
-        result.append(_bucketed("tiger_bf16", tiger(bf16=True), 8 * work, sizes, "batches of similar length, bf16 autocast"))
+        result.append(_bucketed("tiger_bf16", tiger(bf16=True), 8 * work, sizes, "batches of equal length, bf16 autocast"))
     default = (default_training(LynxConfig()).batch_targets,)
-    result.append(_bucketed("lynx_fp32", lynx(bf16=False), 64 * work, default, "default config and batch size, fp32"))
-    if bf16:
-        result.append(_bucketed("lynx_bf16", lynx(bf16=True), 64 * work, default, "default config and batch size, bf16 autocast"))
+    generative = "the generative head alone, batch size of the default recipe"
+    joint = "the default: generative and dense head together, batch size of the default recipe"
+    for name, config, note in (("lynx_generative", LynxConfig(dense_weight=0), generative), ("lynx", LynxConfig(), joint)):
+        result.append(_bucketed(f"{name}_fp32", lynx(config, bf16=False), 64 * work, default, f"{note}, fp32"))
+        if bf16:
+            result.append(_bucketed(f"{name}_bf16", lynx(config, bf16=True), 64 * work, default, f"{note}, bf16 autocast"))
     return result
 
 
