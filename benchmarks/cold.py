@@ -3,10 +3,11 @@
 The items without training interactions are too few, so each draw takes 5 % of the items out of training for the test and 5 %
 others for choices (`holdout.rule=random`, seed = the draw).
 
-- `run`: per system and draw `felid train`, and `felid evaluate` twice: plain, and with the search settings for new items that
-  were chosen on the validation group of draw 0: of those in `GRIDS` that cost all users together at most `MOST_LOSS` of recall@10
-  and of ndcg@10, the one with the best ndcg@10 of the users with cold targets.
-- `table`: all draws together: the cold users of the test group, and what the others lose.
+- `run`: per system and draw `felid train`, and `felid evaluate` twice: plain, which is without new items, and with the search
+  settings for new items that were chosen on the validation group of that draw (another draw's may be test items here): of those
+  in `GRIDS` that cost all users together, and those with warm targets, at most `MOST_LOSS` of recall@10 and of ndcg@10, the one
+  with the best ndcg@10 of the users with cold targets.
+- `table`: all draws together: the cold users of the test group, what the others lose, and lynx beside SASRec for all of them.
 
 Commands are processes of their own. What is in the records is not done again; two processes may share the work, one with
 `--systems lynx` and one with `--systems sasrec`.
@@ -30,12 +31,14 @@ from benchmarks.runs import (
     add_record,
     end_with_children,
     felid,
+    keep,
     load_settings,
     made_with,
     minutes_of,
     output,
     records,
     stage_folder,
+    with_file,
 )
 from benchmarks.tables import markdown, pooled, with_extent, with_interval
 from felid.artifacts import write_json
@@ -45,7 +48,8 @@ from felid.evaluation.comparison import Ranks
 from felid.evaluation.protocol import POLICIES, Policy
 
 BIASES = (0, -1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
-PLAIN: Mapping[str, tuple[str, ...]] = {"lynx": ("cold_bias=0",), "sasrec": ("cold_neighbours=0",)}
+PLAIN: Mapping[str, tuple[str, ...]] = {"lynx": ("cold_share=0",), "sasrec": ("cold_neighbours=0",)}
+"""Search settings without new items: lynx knows them by their texts and codes, so they have to be shut out."""
 GRIDS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "lynx": [(f"cold_bias={bias}",) for bias in BIASES],
     "sasrec": [(f"cold_neighbours={k}", f"cold_bias={bias}") for k, bias in itertools.product((3, 10, 30), BIASES)],
@@ -53,6 +57,10 @@ GRIDS: Mapping[str, Sequence[tuple[str, ...]]] = {
 """Search settings to choose from: SASRec always gets neighbours, without them it recommends no new item."""
 MOST_LOSS = 0.005
 METRICS = ("recall@10", "ndcg@10")
+SAME = ("system", "draw", "variant")
+"""A record replaces the former one that agrees in these, whose files it has overwritten."""
+GROUPS: tuple[Group | None, ...] = ("cold", "warm", None)
+"""Users by their targets; None = all."""
 Metrics = Mapping[str, Mapping[str, float]]
 """By users (`all`, `warm`, `cold`) and name."""
 SHOWN = {
@@ -88,18 +96,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run_system(name: str, system: System, options: argparse.Namespace) -> None:
-    """All draws of one system: train, choose (on draw 0), evaluate plain and chosen."""
+    """All draws of one system: train, choose, evaluate plain and chosen."""
     root, path = options.work / name, options.out / "runs.json"
-    choice = _choice(name, _of_draw(system, 0), options)
-    for draw, (variant, search) in itertools.product(range(options.draws), (("plain", PLAIN[name]), ("chosen", choice))):
-        whole = _of_draw(system, draw, search)
-        key = {"system": name, "draw": draw, "variant": variant, "resolved": whole.resolved}
-        if any(key.items() <= record.items() for record in records(path)):
-            continue
-        record = {**key, "recipe": whole.recipe, "overrides": list(whole.overrides), **made_with(options.threads)}
-        felid("evaluate", root, whole.recipe, whole.overrides, threads=options.threads)
-        evaluation = str(stage_folder(root, "evaluate"))
-        add_record(path, {**record, "search": list(search), "minutes": minutes_of(root), "evaluation": evaluation})
+    for draw in range(options.draws):
+        for variant, search in (("plain", PLAIN[name]), ("chosen", _choice(name, system, draw, options))):
+            whole = _of_draw(system, draw, search)
+            key = {"system": name, "draw": draw, "variant": variant, "resolved": whole.resolved}
+            if any(key.items() <= record.items() for record in with_file(records(path), options.out)):
+                continue
+            record = {**key, "recipe": whole.recipe, "overrides": list(whole.overrides), **made_with(options.threads)}
+            felid("evaluate", root, whole.recipe, whole.overrides, threads=options.threads)
+            folder, kept = stage_folder(root, "evaluate"), f"{name}-{draw}-{variant}"
+            keep(folder / "metrics.json", options.out, f"{kept}/metrics.json")
+            ranks = keep(folder / "ranks.parquet", options.out, f"{kept}/ranks.parquet")
+            add_record(path, {**record, "search": list(search), "minutes": minutes_of(root), "ranks": ranks}, SAME)
 
 
 def _of_draw(system: System, draw: int, search: Sequence[str] = ()) -> System:
@@ -107,10 +117,10 @@ def _of_draw(system: System, draw: int, search: Sequence[str] = ()) -> System:
     return system.with_overrides("holdout.rule=random", f"holdout.seed={draw}", *(f"search.{setting}" for setting in search))
 
 
-def _choice(name: str, system: System, options: argparse.Namespace) -> tuple[str, ...]:
-    """The search settings for new items, chosen once on validation and then kept in `choices.json` with the whole grid."""
-    path, root = options.out / "choices.json", options.work / name
-    key = {"system": name, "resolved": system.resolved}
+def _choice(name: str, plain_system: System, draw: int, options: argparse.Namespace) -> tuple[str, ...]:
+    """A draw's search settings for new items, chosen once on validation and then kept in `choices.json` with the whole grid."""
+    path, root, system = options.out / "choices.json", options.work / name, _of_draw(plain_system, draw)
+    key = {"system": name, "draw": draw, "resolved": system.resolved}
     for record in records(path):
         if key.items() <= record.items() and [tuple(one["search"]) for one in record["grid"]] == list(GRIDS[name]):
             return tuple(record["choice"])
@@ -118,19 +128,26 @@ def _choice(name: str, system: System, options: argparse.Namespace) -> tuple[str
     felid("train", root, system.recipe, system.overrides, threads=options.threads)
     asked = [word for search in (PLAIN[name], *GRIDS[name]) for word in ("--search", *search)]
     lines = output("benchmarks.validate", str(root), *asked, threads=options.threads).splitlines()
-    plain, *found = (next(iter(json.loads(line).values())) for line in lines)  # of the mode that the system ranks with
+    plain, *found = (_of_one_mode(json.loads(line)) for line in lines)
     choice = GRIDS[name][choose(plain, found)]
     grid = [{"search": list(search), **metrics} for search, metrics in zip(GRIDS[name], found, strict=True)]
-    add_record(path, {**key, **made, "choice": list(choice), "plain": plain, "grid": grid})
+    add_record(path, {**key, **made, "choice": list(choice), "plain": plain, "grid": grid}, ("system", "draw"))
     return choice
 
 
+def _of_one_mode(found: Mapping[str, Metrics]) -> Metrics:
+    """What `benchmarks.validate` says of the mode that the system ranks with."""
+    [metrics] = found.values()
+    return metrics
+
+
 def choose(plain: Metrics, found: Sequence[Metrics]) -> int:
-    """The place of the best settings among those that cost all users together at most `MOST_LOSS` of each metric.
+    """The place of the best settings among those that cost at most `MOST_LOSS`: of each metric, of all users and of warm ones.
 
     The best ones have the highest ndcg@10 of the cold users (ties: the first); where all cost more, those that cost least.
     """
-    kept = [min(one["all"][metric] / plain["all"][metric] for metric in METRICS) for one in found]
+    parts = list(itertools.product(("all", "warm"), METRICS))
+    kept = [min(one[users][metric] / plain[users][metric] for users, metric in parts) for one in found]
     able = [place for place, share in enumerate(kept) if share >= 1 - MOST_LOSS]
     if not able:
         return max(range(len(found)), key=kept.__getitem__)
@@ -138,36 +155,32 @@ def choose(plain: Metrics, found: Sequence[Metrics]) -> int:
 
 
 def current(settings: Settings, done: Sequence[Record]) -> list[Record]:
-    """The records of evaluations with the settings that the systems have now; the latest choice counts."""
-    found: dict[tuple[str, int, str], Record] = {}
-    for one in done:
-        whole = _of_draw(settings.systems[one["system"]], one["draw"], one["search"])
-        if whole.resolved == one["resolved"]:
-            found[one["system"], one["draw"], one["variant"]] = one
-    return list(found.values())
+    """The records of evaluations with the settings that the systems have now."""
+    systems = settings.systems
+    known = [one for one in done if one["system"] in systems]
+    return [one for one in known if _of_draw(systems[one["system"]], one["draw"], one["search"]).resolved == one["resolved"]]
 
 
 def table(out: Path, settings: Settings) -> str:
     """What the draws so far say, also written to `table.json`."""
-    done = current(settings, records(out / "runs.json"))
+    done = with_file(current(settings, records(out / "runs.json")), out)
     runs: dict[tuple[str, str], dict[int, pl.DataFrame]] = {}
     for record in done:
-        frame = pl.read_parquet(Path(record["evaluation"]) / "ranks.parquet")
-        runs.setdefault((record["system"], record["variant"]), {})[record["draw"]] = frame
+        runs.setdefault((record["system"], record["variant"]), {})[record["draw"]] = pl.read_parquet(out / record["ranks"])
     rows, sentences = metric_rows(runs), comparisons(runs)
     if not rows:
-        return f"{out / 'runs.json'} holds no evaluation with these settings; use the command run"
+        return f"{out / 'runs.json'} holds no evaluation with these settings and its ranks; use the command run"
     write_json(out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
-    lines = dict.fromkeys(f"{one['system']}, {one['variant']}: {' '.join(one['search'])}" for one in done)
+    ordered = sorted(done, key=lambda one: (one["system"], one["variant"], one["draw"]))
+    lines = [f"{one['system']}, {one['variant']}, draw {one['draw']}: {' '.join(one['search'])}" for one in ordered]
     return "\n\n".join((markdown(list(rows[0]), [list(row.values()) for row in rows]), "\n".join(lines), "\n".join(sentences)))
 
 
 def metric_rows(runs: Mapping[tuple[str, str], Mapping[int, pl.DataFrame]]) -> list[dict[str, str]]:
     """A row per policy, group of targets and system: means over the draws' users, with their extent and interval."""
     rows = []
-    groups: tuple[Group | None, ...] = ("cold", "warm", None)
     shown = [(one, name) for one, names in SHOWN.items() if one in runs for name in names]
-    for policy, group, (one, name) in itertools.product(POLICIES, groups, shown):
+    for policy, group, (one, name) in itertools.product(POLICIES, GROUPS, shown):
         row = {"system": name, "new items": one[1] if name.startswith(one[0]) else ""}
         row |= {"targets": group or "all", "seen": policy.removeprefix("seen_"), "draws": str(len(runs[one]))}
         for metric in METRICS:
@@ -182,12 +195,12 @@ def _of(frames: Mapping[int, pl.DataFrame], system: str, draws: Sequence[int] | 
 
 
 def comparisons(runs: Mapping[tuple[str, str], Mapping[int, pl.DataFrame]]) -> list[str]:
-    """On cold targets lynx against SASRec with neighbours; for each of them, what the settings for new items cost."""
+    """lynx against SASRec with neighbours, by targets; for each of them, what the settings for new items cost."""
     found = []
     for metric, policy in itertools.product(METRICS, POLICIES):
-        found += _paired(runs, ("lynx", "chosen"), ("sasrec", "chosen"), metric, policy, "cold")
-        groups: tuple[Group | None, ...] = (None, "warm")
-        for name, group in itertools.product(GRIDS, groups):
+        for group in GROUPS:
+            found += _paired(runs, ("lynx", "chosen"), ("sasrec", "chosen"), metric, policy, group)
+        for name, group in itertools.product(GRIDS, GROUPS[1:]):
             found += _paired(runs, (name, "chosen"), (name, "plain"), metric, policy, group)
     return found
 

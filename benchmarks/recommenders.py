@@ -26,9 +26,11 @@ from rich.console import Console
 from benchmarks.runs import (
     Record,
     System,
+    a_share,
     add_record,
     end_with_children,
     felid,
+    keep,
     lane_of,
     load_settings,
     made_with,
@@ -37,6 +39,7 @@ from benchmarks.runs import (
     records,
     share_of,
     stage_folder,
+    with_file,
 )
 from benchmarks.tables import markdown, pooled, with_extent, with_interval
 from felid.artifacts import read_json, write_json
@@ -46,14 +49,16 @@ from felid.evaluation.protocol import POLICIES
 
 SEEDS = {"run": (0, 1, 2), "quality": (0,), "ablation": (0,)}
 SHOWN = ("lynx", "lynx, generative", "lynx, dense", "sasrec", "sasrec, fused", "markov", "popularity")
-"""Systems by the names that evaluations give them; a plain name is the mode that the model ranks with."""
+"""Systems by the names that evaluations give them, in order; a plain name is the mode that the model ranks with."""
 PAIRS = (
     *(("lynx", "sasrec"), ("lynx", "sasrec, fused"), ("lynx, dense", "sasrec"), ("lynx, generative", "sasrec")),
     *(("lynx", "markov"), ("sasrec", "markov")),
 )
 """Which systems are compared."""
-PARTS = ("embed", "warmup", "quantize", "tokenize", "train")
+PARTS = ("embed", "warmup", "quantize", "tokenize", "train", "fusion")
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+SAME = ("name", "seed")
+"""A record replaces the former one of the same name and seed, whose files it has overwritten."""
 TIGER = 0.0648
 """Test recall@10 on Beauty in the TIGER paper."""
 
@@ -79,7 +84,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("reports/recommenders"), help="folder of the records")
     parser.add_argument("--work", type=Path, default=Path("runs/recommenders"), help="folder of the run folders")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--share", default="0/1", help="which part of the trainings this process makes, counted from 0")
+    parser.add_argument(
+        "--share", type=a_share, default="0/1", help="which part of the trainings this process makes, counted from 0"
+    )
     options = parser.parse_args(arguments)
     options.seeds = options.seeds or SEEDS.get(options.command)
     return options
@@ -126,26 +133,26 @@ def current(systems: Mapping[str, System], done: Sequence[Record]) -> list[Recor
 
 
 def run_systems(options: argparse.Namespace) -> str:
-    """Train and evaluate what is missing; the metrics and the resolved recipe of each run go to the folder of the records."""
+    """Train and evaluate what is missing; ranks, metrics and the resolved recipe of each run are kept beside the records."""
     path, root = options.out / "runs.json", lane_of(options.work, options.share)
-    for job in missing_jobs(options, load_settings(options.settings).systems, records(path)):
+    for job in missing_jobs(options, load_settings(options.settings).systems, with_file(records(path), options.out)):
         record = job.start("evaluate", root, options.threads)
-        folder, kept = stage_folder(root, "evaluate"), options.out / f"{job.name}-{job.seed}"
-        kept.mkdir(parents=True, exist_ok=True)
+        folder, kept = stage_folder(root, "evaluate"), f"{job.name}-{job.seed}"
         for source in (folder / "metrics.json", root / "recipe.json"):
-            shutil.copy(source, kept)
-        write_json(kept / "curve.json", read_json(stage_folder(root, "train") / "progress.json")["curve"])
-        add_record(path, {**record, "evaluation": str(folder)})
+            keep(source, options.out, f"{kept}/{source.name}")
+        write_json(options.out / kept / "curve.json", read_json(stage_folder(root, "train") / "progress.json")["curve"])
+        ranks = keep(folder / "ranks.parquet", options.out, f"{kept}/ranks.parquet")
+        add_record(path, {**record, "ranks": ranks}, SAME)
     return table_systems(options)
 
 
 def table_systems(options: argparse.Namespace) -> str:
     """Tables and comparisons of the runs so far, also written to `table.json`."""
     path = options.out / "runs.json"
-    done = current(load_settings(options.settings).systems, records(path))
+    done = with_file(current(load_settings(options.settings).systems, records(path)), options.out)
     if not done:
-        return f"{path} holds no run with these settings among {len(records(path))}; use the command run"
-    ranks = [{**record, "ranks": pl.read_parquet(Path(record["evaluation"]) / "ranks.parquet")} for record in done]
+        return f"{path} holds no run with these settings and its ranks among {len(records(path))}; use the command run"
+    ranks = [{**record, "ranks": pl.read_parquet(options.out / record["ranks"])} for record in done]
     rows, sentences = metric_rows(runs_of(ranks)), comparisons(runs_of(ranks))
     write_json(options.out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
     header = ("system", "part", "seen", "runs", *METRICS, "recall@10, 95 % CI", "ndcg@10, 95 % CI")
@@ -160,11 +167,11 @@ def table_systems(options: argparse.Namespace) -> str:
 
 
 def runs_of(done: Sequence[Record]) -> dict[str, dict[int, Ranks]]:
-    """By system and seed, the ranks of each: what was trained in its modes, and the baselines beside it."""
+    """By system and seed, the ranks of each: those of `SHOWN` first, then what else the evaluations have."""
     found: dict[str, dict[int, Ranks]] = {name: {} for name in SHOWN}
     for record in done:
-        for name in set(record["ranks"]["system"].unique()) & set(SHOWN):
-            found[name][record["seed"]] = record["ranks"], name
+        for name in record["ranks"]["system"].unique(maintain_order=True):
+            found.setdefault(name, {})[record["seed"]] = record["ranks"], name
     return {name: of_seed for name, of_seed in found.items() if of_seed}
 
 
@@ -208,7 +215,7 @@ def run_quality(options: argparse.Namespace) -> str:
         felid("evaluate", root, job.system.recipe, job.system.overrides, threads=options.threads)
         metrics = read_json(stage_folder(root, "evaluate") / "metrics.json")
         results = {part: metrics[part] for part in ("test", "test_seen_kept", "validation")}
-        add_record(path, {**record, "command_minutes": minutes, **results})
+        add_record(path, {**record, "command_minutes": minutes, **results}, SAME)
     rows = [
         (one["seed"], one["threads"], one["command_minutes"], one["minutes"]["train"], f"{one['test']['recall@10']:.4f}")
         for one in current({"quality": settings.quality}, records(path))
@@ -221,15 +228,15 @@ def run_ablation(options: argparse.Namespace) -> str:
     path, settings, root = options.out / "ablation.json", load_settings(options.settings), lane_of(options.work, options.share)
     lynx = settings.systems["lynx"]
     systems = {name: lynx.with_overrides(*changes) for name, changes in settings.ablation.items()}
-    for job in missing_jobs(options, systems, records(path)):
-        record = job.start("train", root, options.threads)
-        ranks = root / f"{job.system.resolved}.ranks.parquet"
-        found = output("benchmarks.validate", str(root), "--every-mode", "--ranks", str(ranks), threads=options.threads)
-        add_record(path, {**record, "ranks": str(ranks), "validation": json.loads(found)})
-    return table_ablation(current(systems, records(path)), next(iter(systems)))
+    for job in missing_jobs(options, systems, with_file(records(path), options.out)):
+        record, source = job.start("train", root, options.threads), root / "validation.parquet"
+        found = output("benchmarks.validate", str(root), "--every-mode", "--ranks", str(source), threads=options.threads)
+        ranks = keep(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}/ranks.parquet")
+        add_record(path, {**record, "ranks": ranks, "validation": json.loads(found)}, SAME)
+    return table_ablation(with_file(current(systems, records(path)), options.out), next(iter(systems)), options.out)
 
 
-def table_ablation(done: Sequence[Record], complete: str) -> str:
+def table_ablation(done: Sequence[Record], complete: str, out: Path) -> str:
     """Validation metrics of each mode, and the differences to the complete system with the same seed."""
     header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10 against complete")
     whole = {one["seed"]: one for one in done if one["name"] == complete}
@@ -237,14 +244,14 @@ def table_ablation(done: Sequence[Record], complete: str) -> str:
     for one in done:
         modes = {mode: users["all"] for mode, users in one["validation"].items()}
         cells = [f"{modes[m]['recall@10']:.4f} / {modes[m]['ndcg@10']:.4f}" if m in modes else "" for m in header[3:6]]
-        against = _against(one, whole[one["seed"]]) if one["seed"] in whole and one["name"] != complete else ""
+        against = _against(one, whole[one["seed"]], out) if one["seed"] in whole and one["name"] != complete else ""
         rows.append((one["name"], one["seed"], one["minutes"]["train"], *cells, against))
     return f"validation, seen removed, recall@10 / ndcg@10\n\n{markdown(header, rows)}"
 
 
-def _against(one: Record, whole: Record) -> str:
+def _against(one: Record, whole: Record, out: Path) -> str:
     """Differences to the complete system in each mode that both have, with their intervals over users."""
-    ours, theirs = pl.read_parquet(one["ranks"]), pl.read_parquet(whole["ranks"])
+    ours, theirs = pl.read_parquet(out / one["ranks"]), pl.read_parquet(out / whole["ranks"])
     found = []
     for mode in (mode for mode in one["validation"] if mode in whole["validation"]):
         difference = compare_runs([(ours, mode)], [(theirs, mode)], "ndcg@10", part="validation")[2]

@@ -6,14 +6,18 @@ have in common are made once. Records are JSON lists that both lanes add to; wha
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import os
+import re
+import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,33 +76,23 @@ def end_with_children() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def felid(
-    stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] = (), *, threads: int = 1, minutes: float | None = None
-) -> bool:
+def felid(stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] = (), *, threads: int = 1) -> None:
     """Run a stage in a process of its own.
-
-    Returns:
-        False where it was stopped because the minutes were over.
 
     Raises:
         FailedError: it ended with an error.
     """
     root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(recipe)]
-    return run(command, root / LOG, threads, minutes)
+    run([sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(recipe)], root / LOG, threads)
 
 
-def run(command: Sequence[str], log: Path, threads: int = 1, minutes: float | None = None) -> bool:
-    """Run a command, its output added to a file; it does not outlive this process's patience.
+def run(command: Sequence[str], log: Path, threads: int = 1) -> None:
+    """Run a command, its output added to a file; it does not outlive this process.
 
     Args:
         command: program and arguments.
         log: file that the output is added to.
         threads: of torch, numpy and polars.
-        minutes: after which it is stopped; None = never.
-
-    Returns:
-        Whether it came to its end.
 
     Raises:
         FailedError: it ended with an error.
@@ -108,21 +102,32 @@ def run(command: Sequence[str], log: Path, threads: int = 1, minutes: float | No
         stream.flush()
         process = subprocess.Popen(command, env=_environment(threads), stdout=stream, stderr=subprocess.STDOUT)
         try:
-            status = process.wait(None if minutes is None else 60 * minutes)
-        except subprocess.TimeoutExpired:
-            return False
+            status = process.wait()
         finally:
             _stop(process)
     if status:
         last = log.read_text(encoding="utf-8").splitlines()[-3:]
         raise FailedError(f"{shlex.join(command)} ended with status {status}: {' / '.join(last)}")
-    return True
 
 
 def output(module: str, *arguments: str, threads: int = 1) -> str:
-    """What `python -m module arguments` prints; its warnings and errors go to this process's."""
+    """What `python -m module arguments` prints.
+
+    Raises:
+        FailedError: it ended with an error.
+    """
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, env=_environment(threads), stdout=subprocess.PIPE, text=True, check=True).stdout
+    done = subprocess.run(command, env=_environment(threads), capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = " / ".join(done.stderr.splitlines()[-3:])
+        raise FailedError(f"{shlex.join(command)} ended with status {done.returncode}: {last}")
+    return done.stdout
+
+
+def cpu_minutes() -> float:
+    """Processor time of all commands that have ended so far, and of the processes that these have waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -139,10 +144,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def a_share(text: str) -> str:
+    """What `--share` takes: PLACE/LANES."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PLACE/LANES, the place counted from 0, such as 0/2 and 1/2")
+    return text
+
+
 def share_of(jobs: Sequence[T], share: str) -> list[T]:
     """The jobs of one lane; `share` is PLACE/LANES, counted from 0."""
     place, lanes = map(int, share.split("/"))
-    assert 0 <= place < lanes, f"--share {share}: the place is counted from 0 and below the number of lanes"
     return list(jobs[place::lanes])
 
 
@@ -157,10 +169,29 @@ def records(path: Path) -> list[Record]:
     return found
 
 
-def add_record(path: Path, record: Record) -> None:
-    """Add to the list in a JSON file: whole or not at all, also where two processes do so at a time."""
+def add_record(path: Path, record: Record, same: Sequence[str] = ()) -> None:
+    """Add to the list in a JSON file: whole or not at all, also where two processes do so at a time.
+
+    Args:
+        path: the file.
+        record: what is added.
+        same: keys; a former record that agrees in all of them is removed (none is where there are no keys).
+    """
     with _alone(path.parent):
-        write_json(path, [*records(path), record])
+        kept = [one for one in records(path) if not same or any(one.get(key) != record.get(key) for key in same)]
+        write_json(path, [*kept, record])
+
+
+def keep(source: Path, out: Path, place: str) -> str:
+    """Copy a file beside the records, lest it be lost with the run folders; returns `place`, which is relative to `out`."""
+    (out / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, out / place)
+    return place
+
+
+def with_file(done: Sequence[Record], out: Path) -> list[Record]:
+    """The records whose ranks are still there: without them a training has to be made again."""
+    return [one for one in done if (out / one["ranks"]).is_file()]
 
 
 @contextlib.contextmanager
@@ -190,15 +221,19 @@ def stage_folder(root: Path, stage: str) -> Path:
 def minutes_of(root: Path) -> dict[str, float]:
     """Wall minutes that each part of the last training in a run folder took when it was made, the warm-up and codes among them.
 
-    `train` is the training with its validations, over all sittings.
+    `warmup` and `train` are trainings with their validations, over all sittings; `fusion` is what the train stage did besides:
+    above all the choice of the weights of fused ranking. It is too small where that stage was interrupted.
     """
     stages = ("data", "embed", "tokenize")
     seconds = {stage: open_artifact(stage_folder(root, stage)).manifest["wall_seconds"] for stage in stages}
-    inputs = dict(open_artifact(stage_folder(root, "tokenize")).manifest["inputs"])
+    inputs: Mapping[str, str] = open_artifact(stage_folder(root, "tokenize")).manifest["inputs"]
     for name, part in (("codes", "quantize"), ("warmup", "warmup"), ("start", "start")):
         if name in inputs:
-            manifest = find_artifact(root, part, inputs[name]).manifest
-            seconds[part] = manifest["wall_seconds"]
-            inputs |= manifest["inputs"]
-    seconds["train"] = read_json(stage_folder(root, "train") / "progress.json")["seconds"]
+            made = find_artifact(root, part, inputs[name])
+            trained = part == "warmup"
+            seconds[part] = read_json(made.path / "progress.json")["seconds"] if trained else made.manifest["wall_seconds"]
+            inputs = {**inputs, **made.manifest["inputs"]}
+    train = open_artifact(stage_folder(root, "train"))
+    seconds["train"] = read_json(train.path / "progress.json")["seconds"]
+    seconds["fusion"] = max(0.0, train.manifest["wall_seconds"] - seconds["train"])
     return {part: round(value / 60, 2) for part, value in seconds.items()}

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.runs import felid, share_of
+from benchmarks.runs import a_share, felid, share_of
 from felid.artifacts import read_json, read_run
 from felid.embedding import load_embeddings
 from felid.quantize import load_quantizer
@@ -79,7 +79,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=Path("reports/tokenizers/cells.jsonl"), help="one JSON line per cell")
     parser.add_argument("--work", type=Path, default=Path("runs/tokenizers"), help="run folder")
-    parser.add_argument("--share", default="0/1", help="which part of the cells this process makes, counted from 0")
+    parser.add_argument("--share", type=a_share, default="0/1", help="which part of the cells this process makes, counted from 0")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 

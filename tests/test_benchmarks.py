@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import cold, recommenders, runs, sweep, tables, validate
+from benchmarks import cold, pace, recommenders, runs, sweep, tables, validate
+from felid.artifacts import write_json
 from felid.data.histories import EvaluationSet, Sequences
 from felid.evaluation import evaluate
+from felid.fusion import FusionChoice
 from felid.metrics import recall_per_user
 from felid.recipe import load_recipe
+from felid.training import Examples
 
 USERS = 40
 SETTINGS = Path(recommenders.__file__).with_suffix(".yaml")
@@ -30,15 +37,20 @@ def python(code: str) -> list[str]:
 # processes, lanes, records
 
 
-def test_a_command_ends_by_itself_or_when_its_minutes_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "GRACE_SECONDS", 0.1)
-    log = tmp_path / "log"
-    assert runs.run(python("print('done')"), log)
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    start = time.perf_counter()
-    assert not runs.run(python(stubborn), log, minutes=0.3 / 60)
-    assert time.perf_counter() - start < 10
-    assert "done" in log.read_text()
+def test_the_processor_time_of_a_command_is_known(tmp_path: Path) -> None:
+    busy = "import time; print('done')\nwhile time.process_time() < 0.3: pass"
+    start = runs.cpu_minutes()
+    runs.run(python("import time; time.sleep(0.5)"), tmp_path / "log")
+    asleep = runs.cpu_minutes()
+    runs.run(python(f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {busy!r}])"), tmp_path / "log")
+    assert 60 * (asleep - start) < 0.3 <= 60 * (runs.cpu_minutes() - asleep), "that of grandchildren counts too"
+    assert "done" in (tmp_path / "log").read_text()
+
+
+def test_what_a_module_prints_comes_back_and_its_error_too() -> None:
+    assert runs.output("json.tool", "--help").startswith("usage")
+    with pytest.raises(runs.FailedError, match=r"status 2: .*unrecognized arguments"):
+        runs.output("json.tool", "--no-such-option")
 
 
 def test_a_command_that_fails_says_what_it_printed_last(tmp_path: Path) -> None:
@@ -66,8 +78,10 @@ def test_lanes_share_all_jobs_and_none_twice() -> None:
     assert sorted(runs.share_of(jobs, "0/2") + runs.share_of(jobs, "1/2")) == jobs
     assert runs.share_of(jobs, "0/1") == jobs
     assert runs.lane_of(Path("w"), "1/2") != runs.lane_of(Path("w"), "0/2")
-    with pytest.raises(AssertionError, match="counted from 0"):
-        runs.share_of(jobs, "2/2")
+    assert runs.a_share("1/2") == "1/2"
+    for wrong in ("2/2", "0", "a/b", "-1/2"):
+        with pytest.raises(argparse.ArgumentTypeError, match="counted from 0"):
+            runs.a_share(wrong)
 
 
 def test_two_processes_add_to_one_list_of_records(tmp_path: Path) -> None:
@@ -80,6 +94,13 @@ def test_two_processes_add_to_one_list_of_records(tmp_path: Path) -> None:
     assert {(one["from"], one["number"]) for one in found} == {(lane, i) for lane in "ab" for i in range(20)}
     assert len(found) == 40
     assert [file.name for file in path.parent.iterdir()] == ["records.json"]
+
+
+def test_a_record_replaces_the_former_one_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "records.json"
+    for name, value in (("a", 1), ("b", 2), ("a", 3)):
+        runs.add_record(path, {"name": name, "value": value}, ("name",))
+    assert runs.records(path) == [{"name": "b", "value": 2}, {"name": "a", "value": 3}]
 
 
 # the sweep
@@ -120,47 +141,159 @@ def test_a_trial_does_not_depend_on_the_others() -> None:
     assert sweep.settings_of(space, 3, 0) != sweep.settings_of(space, 3, 1)
 
 
-@pytest.mark.parametrize("folder", ["train/0123456789ab", "train/.working-0123456789ab"])
-def test_a_trial_is_judged_by_its_best_validation_wherever_it_lies(tmp_path: Path, folder: str) -> None:
-    (tmp_path / folder).mkdir(parents=True)
-    values = [(1, 0.02, 0.05), (2, 0.04, 0.08), (3, 0.03, 0.09)]
-    curve = [{"epoch": e, "seconds": 10.0 * e, "ndcg@10": n, "recall@10": r} for e, n, r in values]
-    (tmp_path / folder / "progress.json").write_text(json.dumps({"curve": curve}))
-    found = sweep.result_of(tmp_path)
-    assert (found["ndcg@10"], found["recall@10"], found["epoch"]) == (0.04, 0.08, 2)
-    assert found["curve"].startswith("1 10 0.0200; 2 20 0.0400")
+CURVE = [
+    {"epoch": e, "seconds": 10.0 * e, "ndcg@10": n, "recall@10": 0.1, "generative_ndcg@10": n / 2}
+    for e, n in ((1.0, 0.02), (2.0, 0.04), (3.0, 0.03))
+]
+TRIED = ((0.0, 0.0, 0.041), (0.5, 0.0, 0.05), (0.0, 1.0, 0.045), (0.5, 1.0, 0.07))
+"""Share of the generative head, factor of the memory, NDCG@10."""
+PACE = {"start": 5.0, "epoch": 10.0, "end": 15.0}
 
 
-def test_a_trial_without_a_validation_counts_as_nothing(tmp_path: Path) -> None:
-    assert sweep.result_of(tmp_path)["ndcg@10"] == 0
+def leave_training(folder: Path, tried: Sequence[tuple[float, float, float]] = TRIED) -> None:
+    folder.mkdir(parents=True)
+    write_json(folder / "progress.json", {"curve": CURVE})
+    if tried:
+        FusionChoice(weight=0.5, memory_weight=1.0, curve=tuple(tried)).save(folder)
 
 
-def test_a_sweep_makes_what_is_missing_and_removes_its_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, list[str]]] = []
+def test_a_trial_is_judged_as_its_system_is_used(tmp_path: Path) -> None:
+    leave_training(tmp_path / "train" / "0123456789ab")
+    lynx, sasrec = (sweep.result_of(tmp_path, model) for model in ("lynx", "sasrec"))
+    assert (lynx["ndcg@10"], sasrec["ndcg@10"]) == (0.07, 0.05), "fused, and without the transition memory"
+    assert [lynx[name] for name in sweep.FIGURES] == [0.07, 0.05, 0.04, 0.02]
+    assert lynx["best"] == CURVE[1]
+    assert lynx["curve"] == CURVE, "with every figure of the generative head"
 
-    def felid(stage: str, root: Path, recipe: str, overrides: tuple[str, ...] = (), **_: object) -> bool:
-        asked.append((stage, list(overrides)))
+
+def test_a_trial_that_went_astray_counts_as_nothing(tmp_path: Path) -> None:
+    assert sweep.result_of(tmp_path, "lynx")["ndcg@10"] == 0
+    leave_training(tmp_path / "train" / ".working-0123456789ab", ())
+    found = sweep.result_of(tmp_path, "lynx")
+    assert (found["ndcg@10"], found["fused"], found["dense"]) == (0, 0, 0.04)
+
+
+def test_epochs_fill_the_budget() -> None:
+    assert sweep.epochs_within(PACE, minutes=2) == 10
+    assert sweep.epochs_within(PACE, minutes=2.49 / 60) == 1
+    assert sweep.epochs_within(PACE, minutes=60) == sweep.MOST_EPOCHS
+
+
+class FakeSweep:
+    """Commands of a sweep that do nothing but note that they were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, str, list[str]]] = []
+        self.diverges = 0
+        monkeypatch.setattr(sweep, "felid", self.felid)
+        monkeypatch.setattr(sweep, "output", self.output)
+        monkeypatch.setattr(sweep, "cpu_minutes", lambda: 2.0 * len(self.asked))
+
+    def felid(self, stage: str, root: Path, recipe: str, overrides: Sequence[str] = ()) -> None:
+        self.asked.append((stage, recipe, list(overrides)))
+        root.mkdir(parents=True, exist_ok=True)
+        write_json(root / "run.json", {"stages": {"tokenize": "tokenize/0123456789ab"}})
         if stage == "train":
             assert not list(root.glob("train/*"))
-            if len(asked) == 3:
+            if len(self.stages("train")) == self.diverges:
                 raise runs.FailedError("status 2: error: the loss is not finite after step 3; lower it")
-            folder = root / "train" / ".working-0123456789ab"
-            folder.mkdir(parents=True)
-            curve = [{"epoch": 1.0, "seconds": 5.0, "ndcg@10": 0.01 * len(asked), "recall@10": 0.5}]
-            (folder / "progress.json").write_text(json.dumps({"curve": curve}))
-        return stage != "train"
+            leave_training(root / "train" / "0123456789ab")
 
-    monkeypatch.setattr(sweep, "felid", felid)
-    out = tmp_path / "sweep.json"
-    call = ["sasrec", "--trials", "3", "--minutes", "1", "--out", str(out), "--work", str(tmp_path / "work")]
+    def output(self, module: str, root: str, recipe: str, *overrides: str) -> str:
+        assert module == "benchmarks.pace"
+        assert not list(Path(root).glob("train/*"))
+        self.asked.append(("pace", recipe, list(overrides)))
+        return json.dumps(PACE)
+
+    def stages(self, wanted: str) -> list[list[str]]:
+        return [overrides for stage, _, overrides in self.asked if stage == wanted]
+
+
+def test_a_sweep_makes_what_is_missing_and_removes_its_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeSweep(monkeypatch)
+    fake.diverges = 2
+    call = ["sasrec", "--trials", "3", "--minutes", "2", "--out", str(tmp_path), "--work", str(tmp_path / "work")]
     sweep.main([*call, "--share", "0/2"])
-    assert [stage for stage, _ in asked] == ["tokenize", "train", "train"]
-    assert [(one["trial"], one["finished"], one["ndcg@10"]) for one in runs.records(out)] == [(0, False, 0.02), (2, True, 0.0)]
+    assert [stage for stage, *_ in fake.asked] == ["embed", "tokenize", "pace", "train", "pace", "train"]
+    path = tmp_path / "sweep-sasrec.json"
+    assert [(one["trial"], one["diverged"], one["ndcg@10"]) for one in runs.records(path)] == [(0, False, 0.05), (2, True, 0.0)]
+    first = runs.records(path)[0]
+    assert (first["cpu_minutes"], first["codes_cpu_minutes"], first["pace"], first["epochs"]) == (2.0, 2.0, PACE, 10)
+    paced, trained = fake.stages("pace")[0], fake.stages("train")[0]
+    assert trained == [*paced, "training.epochs=10"]
+    assert "training.patience=0" in paced
     sweep.main(call)
-    assert [one["trial"] for one in runs.records(out)] == [0, 2, 1]
+    assert [one["trial"] for one in runs.records(path)] == [0, 2, 1]
+    before = len(fake.asked)
+    capsys.readouterr()
     sweep.main(call)
-    assert len(asked) == 5
+    assert len(fake.asked) == before
     assert not list(tmp_path.glob("work/**/train"))
+    shown = capsys.readouterr().out
+    assert "sasrec: 3 trials, 6.0 processor minutes, and 2.0 for warm-up and codes: 8.0" in shown
+    assert "unequal numbers of trials" in shown
+    sweep.main(["lynx", *call[1:]])
+    assert "unequal" not in capsys.readouterr().out
+
+
+def test_a_trial_is_made_again_when_recipe_space_or_budget_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeSweep(monkeypatch)
+    call = ["lynx", "--trials", "1", "--out", str(tmp_path), "--work", str(tmp_path / "work")]
+    space = {**sweep.SPACES, "lynx": {**sweep.SPACES["lynx"], "model.dropout": sweep.Even(0.7, 0.8)}}
+    for times, changed in enumerate(([], ["--recipe", "default"], ["--minutes", "3"], ["--seed", "1"]), 1):
+        sweep.main([*call, *changed])
+        assert len(fake.stages("train")) == times
+        assert "lynx: 1 trials" in capsys.readouterr().out, "the table leaves the others out"
+    monkeypatch.setattr(sweep, "SPACES", space)
+    sweep.main(call)
+    assert len(fake.stages("train")) == 5
+
+
+def test_the_codes_cost_what_was_noted_when_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeSweep(monkeypatch)
+    assert sweep.prepare(tmp_path, "tiny") == 2.0
+
+    def stopped(stage: str, root: Path, recipe: str) -> None:
+        fake.felid(stage, root, recipe)
+        if stage == "tokenize":
+            write_json(root / "run.json", {"stages": {"tokenize": "tokenize/other"}})
+            raise SystemExit
+
+    assert sweep.prepare(tmp_path, "tiny") == 2.0
+    (tmp_path / "codes.json").unlink()
+    monkeypatch.setattr(sweep, "felid", stopped)
+    with pytest.raises(SystemExit):
+        sweep.prepare(tmp_path, "tiny")
+    monkeypatch.setattr(sweep, "felid", fake.felid)
+    assert sweep.prepare(tmp_path, "tiny") == 4.0, "both sittings"
+
+
+def test_a_pace_counts_whole_epochs_and_leaves_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, batches = [0.0], [0]
+    collate, all_batches = Examples.collate, Examples.batches
+
+    def counted(self: Examples, *given: Any) -> Any:
+        steps[0] += 1
+        return collate(self, *given)
+
+    def measured(self: Examples, *given: Any) -> Any:
+        found = all_batches(self, *given)
+        batches[0] = len(found)
+        return found
+
+    monkeypatch.setattr(Examples, "collate", counted)
+    monkeypatch.setattr(Examples, "batches", measured)
+    monkeypatch.setattr(pace, "STEPS", 2)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(process_time=lambda: steps[0]))  # time goes by steps
+    write_json(tmp_path / "recipe.json", {"dataset": {"kind": "synthetic", "num_users": 40}, "model": {"kind": "sasrec"}})
+    changes = ["embedding.dim=8", "quantizer.sizes=[8,8]", "training.batch_targets=8"]
+    assert pace.pace_of(tmp_path / "run", str(tmp_path / "recipe.json"), changes) == {"start": 0, "epoch": batches[0], "end": 0}
+    assert batches[0] > 2
+    assert not (tmp_path / "run" / "train").exists()
 
 
 # runs put together
@@ -217,6 +350,7 @@ def test_systems_are_compared_seed_by_seed(tmp_path: Path) -> None:
     sentences = recommenders.comparisons(found)
     assert any("recall@10: (lynx) is above (sasrec)" in line and line.endswith("1 pairs of runs") for line in sentences)
     assert any("(lynx) is above (markov)" in line and line.endswith("3 pairs of runs") for line in sentences)
+    assert list(recommenders.runs_of([record("lynx, transductive", 0, 11)])) == ["markov", "popularity", "lynx, transductive"]
 
 
 def test_an_ablation_is_held_against_the_complete_system_mode_by_mode(tmp_path: Path) -> None:
@@ -224,11 +358,11 @@ def test_an_ablation_is_held_against_the_complete_system_mode_by_mode(tmp_path: 
         path = tmp_path / f"{name}.parquet"
         ranks(modes, part="validation").write_parquet(path)
         users = {mode: {"all": {"recall@10": 0.1, "ndcg@10": 0.05}} for mode in modes}
-        return {"name": name, "seed": 0, "minutes": {"train": 1.0}, "ranks": str(path), "validation": users}
+        return {"name": name, "seed": 0, "minutes": {"train": 1.0}, "ranks": path.name, "validation": users}
 
     every, none = np.ones(USERS, np.int64), np.zeros(USERS, np.int64)
     done = [record("complete", {"fused": every, "generative": none}), record("alone", {"generative": every, "none": none})]
-    lines = recommenders.table_ablation(done, "complete").splitlines()
+    lines = recommenders.table_ablation(done, "complete", tmp_path).splitlines()
     assert "| complete | 0 | 1.0 | 0.1000 / 0.0500 | 0.1000 / 0.0500 |  |  |" in lines
     assert "| alone | 0 | 1.0 |  | 0.1000 / 0.0500 |  | generative +1.0000 [+1.0000, +1.0000] |" in lines
 
@@ -257,23 +391,160 @@ def test_a_training_is_made_again_when_its_settings_have_changed() -> None:
     assert not recommenders.current({"lynx": after}, done)
 
 
+class FakeTrainings:
+    """Commands of the other benchmarks: they leave what `felid` would, and note which stage was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        for name in ("felid", "output"):
+            monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(module, "minutes_of", lambda root: {"train": 1.0})
+
+    def felid(self, stage: str, root: Path, recipe: str, overrides: Sequence[str] = (), *, threads: int = 1) -> None:
+        self.asked.append((stage, *overrides))
+        for folder in ("evaluate", "train"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        write_json(root / "run.json", {"stages": {"evaluate": "evaluate", "train": "train"}})
+        write_json(root / "recipe.json", {})
+        write_json(root / "train" / "progress.json", {"curve": CURVE})
+        if stage == "evaluate":
+            metrics = {part: {"recall@10": 0.1, "ndcg@10": 0.05} for part in ("test", "test_seen_kept", "validation")}
+            write_json(root / "evaluate" / "metrics.json", metrics)
+            other = "lynx" if recipe == "sasrec" else "sasrec"
+            names = [name for name in recommenders.SHOWN if not name.startswith(other)]
+            frame = ranks(dict.fromkeys(names, drawn(len(self.asked))), cold=10)
+            both = pl.concat([frame, frame.with_columns(pl.lit("validation").alias("part"))])
+            both.write_parquet(root / "evaluate" / "ranks.parquet")
+
+    def output(self, module: str, root: str, *arguments: str, threads: int = 1) -> str:
+        assert module == "benchmarks.validate"
+        self.asked.append(("validate", *arguments))
+        if "--ranks" in arguments:
+            path = Path(arguments[arguments.index("--ranks") + 1])
+            ranks({"fused": drawn(0)}, part="validation").write_parquet(path)
+        lines = " ".join(arguments).split("--search ")[1:] or ["none"]
+        users = [{"recall@10": value, "ndcg@10": value} for value in (0.1, 0.1 + 0.01 * len(self.asked))]
+        return "\n".join(json.dumps({"fused": {"all": users[0], "warm": users[0], "cold": users[1]}}) for _ in lines)
+
+    def stages(self) -> list[str]:
+        stages = [stage for stage, *_ in self.asked]
+        self.asked.clear()
+        return stages
+
+
+def recommender_options(command: str, folder: Path) -> argparse.Namespace:
+    places = ["--seeds", "0", "--out", str(folder / "out"), "--work", str(folder / "work")]
+    return recommenders._options([command, *places])
+
+
+def test_runs_are_evaluated_once_and_their_ranks_outlive_the_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options("run", tmp_path)
+    shown = recommenders.run_systems(options)
+    assert fake.stages() == ["evaluate", "evaluate"]
+    shutil.rmtree(tmp_path / "work")
+    assert recommenders.table_systems(options) == shown == recommenders.run_systems(options)
+    assert not fake.stages()
+    (tmp_path / "out" / "lynx-0" / "ranks.parquet").unlink()
+    assert "(lynx) " not in recommenders.table_systems(options), "without its ranks a record says nothing"
+    recommenders.run_systems(options)
+    assert fake.stages() == ["evaluate"]
+    assert len(runs.records(tmp_path / "out" / "runs.json")) == 2
+    (tmp_path / "moved").mkdir()
+    shutil.move(tmp_path / "out", tmp_path / "moved" / "out")
+    assert "(lynx) " in recommenders.table_systems(recommender_options("table", tmp_path / "moved"))
+
+
+def test_an_ablation_does_not_read_test_and_keeps_its_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options("ablation", tmp_path)
+    shown, count = recommenders.run_ablation(options), len(runs.load_settings(SETTINGS).ablation)
+    assert fake.stages() == ["train", "validate"] * count
+    assert len(list(tmp_path.glob("out/ablation/*/ranks.parquet"))) == count
+    shutil.rmtree(tmp_path / "work")
+    assert recommenders.run_ablation(options) == shown
+    assert not fake.stages()
+
+
+def test_time_to_quality_reads_test_once_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options("quality", tmp_path)
+    assert "0.1000" in recommenders.run_quality(options)
+    assert fake.stages() == ["train", "evaluate"]
+    recommenders.run_quality(options)
+    assert not fake.stages()
+
+
+def test_the_warm_up_counts_with_all_its_sittings(tmp_path: Path) -> None:
+    def stage(name: str, digest: str, **inputs: str) -> None:
+        (tmp_path / name / "0").mkdir(parents=True)
+        manifest = {"digest": digest, "files": {}, "bytes": {}, "inputs": inputs, "wall_seconds": 6.0}
+        write_json(tmp_path / name / "0" / "manifest.json", manifest)
+
+    for name in ("data", "embed", "train"):
+        stage(name, name)
+    stage("tokenize", "t", codes="q")
+    stage("quantize", "q", warmup="w")
+    stage("warmup", "w")
+    write_json(tmp_path / "warmup" / "0" / "progress.json", {"seconds": 180.0})
+    write_json(tmp_path / "train" / "0" / "progress.json", {"seconds": 600.0})
+    write_json(tmp_path / "train" / "0" / "manifest.json", {"digest": "", "files": {}, "bytes": {}, "wall_seconds": 630.0})
+    write_json(tmp_path / "run.json", {"stages": {name: f"{name}/0" for name in ("data", "embed", "tokenize", "train")}})
+    rest = dict.fromkeys(("data", "embed", "tokenize", "quantize"), 0.1)
+    assert runs.minutes_of(tmp_path) == {**rest, "warmup": 3.0, "train": 10.0, "fusion": 0.5}
+
+
 # new items
 
 
+def cold_options(command: str, folder: Path) -> argparse.Namespace:
+    return cold._options([command, "--draws", "2", "--out", str(folder / "out"), "--work", str(folder / "work")])
+
+
+def test_every_draw_has_a_choice_of_its_own_and_its_ranks_outlive_the_run_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, options, settings = FakeTrainings(monkeypatch, cold), cold_options("run", tmp_path), runs.load_settings(SETTINGS)
+    for name in cold.GRIDS:
+        cold.run_system(name, settings.systems[name], options)
+        assert [stage for stage, *_ in fake.asked] == ["train", "validate", "evaluate", "evaluate"] * 2
+        assert [f"holdout.seed={draw}" in fake.asked[4 * draw] for draw in (0, 1)] == [True, True]
+        assert all("--every-mode" not in asked for asked in fake.asked)
+        fake.asked.clear()
+    choices = runs.records(tmp_path / "out" / "choices.json")
+    assert [(one["system"], one["draw"]) for one in choices] == [(name, draw) for name in cold.GRIDS for draw in (0, 1)]
+    shutil.rmtree(tmp_path / "work")
+    shown = cold.table(options.out, settings)
+    assert "lynx, chosen, draw 1: cold_bias=" in shown
+    assert not cold.current(settings, [{"system": "gone", "draw": 0, "search": [], "resolved": ""}])
+    for name in cold.GRIDS:
+        cold.run_system(name, settings.systems[name], options)
+    assert not fake.asked
+    (tmp_path / "out" / "lynx-0-chosen" / "ranks.parquet").unlink()
+    cold.run_system("lynx", settings.systems["lynx"], options)
+    assert fake.stages() == ["evaluate"]
+    assert len(runs.records(tmp_path / "out" / "runs.json")) == 8
+
+
+def test_a_choice_is_made_with_the_one_mode_that_the_system_ranks_with() -> None:
+    assert cold._of_one_mode({"fused": {"all": {"recall@10": 0.1}}}) == {"all": {"recall@10": 0.1}}
+    with pytest.raises(ValueError, match="too many"):
+        cold._of_one_mode({"fused": {}, "dense": {}})
+
+
 def test_the_choice_for_new_items_may_not_cost_all_users_much() -> None:
-    def of(every: float, new: float) -> cold.Metrics:
-        return {"all": {"recall@10": every, "ndcg@10": every / 2}, "cold": {"recall@10": new, "ndcg@10": new / 2}}
+    def of(every: float, new: float, old: float | None = None) -> cold.Metrics:
+        users = {"all": every, "warm": every if old is None else old, "cold": new}
+        return {name: {"recall@10": value, "ndcg@10": value / 2} for name, value in users.items()}
 
     plain = of(0.1, 0.0)
     assert cold.choose(plain, [of(0.1, 0.0), of(0.0996, 0.02), of(0.0994, 0.09), of(0.11, 0.01)]) == 1
     assert cold.choose(plain, [of(0.08, 0.9), of(0.09, 0.5)]) == 1  # where all cost more, the one that costs least
     worse = {**of(0.1, 0.5), "all": {"recall@10": 0.1, "ndcg@10": 0.04}}
     assert cold.choose(plain, [of(0.1, 0.1), worse]) == 0
+    assert cold.choose(plain, [of(0.1, 0.1), of(0.101, 0.5, 0.098)]) == 0, "what new items bring must not hide what others lose"
 
 
 def test_the_baseline_for_new_items_always_has_neighbours() -> None:
     assert all(int(search[0].removeprefix("cold_neighbours=")) > 0 for search in cold.GRIDS["sasrec"])
-    assert cold.PLAIN["lynx"] in cold.GRIDS["lynx"]
+    assert cold.PLAIN["lynx"] == ("cold_share=0",), "without new items, as SASRec without neighbours"
 
 
 def test_draws_are_pooled_and_compared_on_cold_users_and_on_all() -> None:
@@ -295,6 +566,8 @@ def test_draws_are_pooled_and_compared_on_cold_users_and_on_all() -> None:
     )
     assert any("all targets, seen removed, recall@10: (lynx, chosen) is above (lynx, plain) by 0.2500" in s for s in sentences)
     assert any("warm targets, seen removed, ndcg@10: (sasrec, chosen) is below" in s and "-36.91%" in s for s in sentences)
+    for users in ("all", "warm"):
+        assert any(f"{users} targets, seen removed, ndcg@10: (lynx, chosen) is above (sasrec, chosen)" in s for s in sentences)
 
 
 def test_validation_metrics_are_reported_by_group() -> None:

@@ -28,13 +28,15 @@ from felid.embedding.collaborative import CooccurrenceConfig, collaborative_vect
 from felid.evaluation import Markov, Popularity
 from felid.fitting import Fitting
 from felid.models.base import Catalogue, DenseModel
+from felid.models.lynx import Lynx
 from felid.pipeline import Pipeline
 from felid.recipe import load_recipe
+from felid.search import score_items
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
 from felid.training import TrainingConfig
-from tests.tiny import AnyKind, config_of
+from tests.tiny import AnyKind, any_model, config_of, histories_of, torch_trie, training_items
 
 NUM_ITEMS = 40
 SIZES = (4, 4, 4)
@@ -238,7 +240,7 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
     shops: tuple[Dataset, Dataset, LeaveOneOut], tmp_path: Path
 ) -> None:
     clean, _, split = shops
-    small = ["model.width=16", "model.feed_forward=32", "training.epochs=2", "evaluation.bootstrap=20"]
+    small = ["model.width=16", "model.feed_forward=32", "training.epochs=2", "evaluation.bootstrap=20", "model.own_prior=2"]
     Pipeline(load_recipe("tiny", [*RECIPE, *small]), tmp_path, dataset=clean).run()
     metrics = read_json(tmp_path / "metrics.json")
     targets = split.evaluation("test").targets
@@ -248,6 +250,7 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
     assert set(ranks["group"]) == {"warm", "cold", "other"}
     recommender = felid.Recommender.load(tmp_path)
     assert np.array_equal(recommender.ranker.catalogue.warm, split.warm_items(len(clean.items)))
+    assert np.array_equal(recommender.ranker.catalogue.counts, np.bincount(split.train().items, minlength=len(clean.items)))
     assert recommender.memory is not None and not split.held_out.either[recommender.memory.items.numpy()].any()
     lists = recommender.rank(split.evaluation("test").histories, 10, True)
     assert split.held_out.either[lists].any(), "no held-out item is ever recommended"
@@ -282,3 +285,40 @@ def test_cold_vectors_are_means_of_their_nearest_texts(neighbours: int) -> None:
 def test_nothing_is_filled_where_nothing_is_known() -> None:
     vectors = np.full((4, 3), np.nan, np.float32)
     assert np.isnan(fill_cold(vectors, np.eye(4, dtype=np.float32), 2)).all()
+
+
+# codes that no warm item has
+
+
+def cold_siblings_above_their_warm_one(**changes: object) -> float:
+    """How often a cold item scores above the warm one that it shares all codes but the last with, when that is the next item.
+
+    Of each of 10 families one item is warm, so that the trie-normalised loss has nothing to say about last codes.
+    """
+    codes = np.stack((np.repeat(np.arange(10), 3), np.tile(np.arange(3), 10)), 1).astype(np.int32)
+    warm = np.arange(30) % 3 == np.repeat(np.arange(10), 3) * 7 % 3
+    walks = (np.arange(60)[:, None] + np.arange(6)) * 3 % 10
+    rows = np.flatnonzero(warm)[walks]
+    ids = SemanticIds(codes, (10, 3), np.arange(30))
+    told = Catalogue(np.eye(30, dtype=np.float32), warm, ids)
+    model = any_model("lynx", told, spread=0.05, dropout=0.0, dense_weight=0, layers=1, decoder_layers=1, **changes).train()
+    assert isinstance(model, Lynx)
+    histories, targets = histories_of(rows[:, :-1].tolist()), torch.from_numpy(rows[:, 1:]).flatten()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(40):
+        loss = model(histories, targets, training_items(told)).total / len(targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    scores = score_items(model.eval(), histories, torch.arange(30).expand(60, -1), torch_trie(ids))
+    last = rows[:, -1] // 3 * 3
+    family = scores.gather(1, torch.from_numpy(last[:, None] + np.arange(3)))
+    wanted = scores.gather(1, torch.from_numpy(rows[:, -1:]))
+    return float((family > wanted).any(1).float().mean())
+
+
+def test_cold_items_are_scored_by_logits_that_were_learnt() -> None:
+    """With a share of all codes, as with the softmax over the vocabulary; without, what beats the next item is chance."""
+    assert cold_siblings_above_their_warm_one(level_share=0.1) < 0.1
+    assert cold_siblings_above_their_warm_one(normalize="vocabulary") < 0.1
+    assert cold_siblings_above_their_warm_one(level_share=0.0) > 0.4

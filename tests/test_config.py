@@ -18,6 +18,10 @@ class Schedule(Config):
     """Steps."""
 
 
+class Biased(Config):
+    bias: float = 0.0
+
+
 class Small(Config):
     kind: Literal["small"] = "small"
     width: int = Field(8, ge=1)
@@ -76,6 +80,13 @@ def test_an_unknown_kind_lists_the_kinds() -> None:
 
 def test_a_field_of_another_kind_is_unknown() -> None:
     assert refused({"model": {"kind": "small", "num_heads": 2}}).startswith("unknown key 'model.num_heads'")
+
+
+def test_numbers_are_finite() -> None:
+    """Infinity and NaN have no JSON and no digest."""
+    for value in (".inf", "-.inf", ".nan"):
+        with pytest.raises(RecipeError, match="bias: Input should be a finite number"):
+            validate(Biased, parse_overrides([f"bias={value}"]))
 
 
 def test_configs_are_frozen_and_described() -> None:

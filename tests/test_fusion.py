@@ -105,6 +105,23 @@ def test_what_was_chosen_stands_in_for_what_is_not_given() -> None:
         assert search.candidates == 7
 
 
+def test_beside_a_weight_that_is_given_the_other_is_the_best_one_there() -> None:
+    """The ablation without a memory must get the best share of lists without a memory, not that of lists with one."""
+    curve = ((0.3, 0.0, 0.03), (0.6, 0.0, 0.05), (0.7, 0.0, 0.05), (0.3, 2.0, 0.06), (0.6, 2.0, 0.04), (0.6, 0.5, 0.045))
+    choice = FusionChoice(weight=0.3, memory_weight=2.0, curve=curve)
+    for share, memory, wanted in (
+        (None, None, (0.3, 2.0)),
+        (None, 0.0, (0.6, 0.0)),
+        (0.6, None, (0.6, 0.0)),
+        (0.3, None, (0.3, 2.0)),
+        (None, 1.7, (0.3, 1.7)),
+        (0.15, None, (0.15, 2.0)),
+        (0.9, 0.0, (0.9, 0.0)),
+    ):
+        search = choice.complete(SearchConfig(fusion_weight=share, memory_weight=memory))
+        assert (search.fusion_weight, search.memory_weight) == wanted
+
+
 def test_round_trip(tmp_path: Path) -> None:
     assert FusionChoice.load(tmp_path) is None
     choice = FusionChoice(weight=0.3, memory_weight=0.5, curve=((0.0, 0.0, 0.1), (0.3, 0.5, 0.25)))

@@ -395,6 +395,22 @@ def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> N
     assert not list(tmp_path.glob("embed/*"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.kind=sasrec", "search.mode=generative"], "ranks under dense and fused, not generative"),
+        (["model.kind=tiger", "search.mode=fused"], "ranks under generative, not fused"),
+        (["model.dense_weight=0", "search.mode=dense"], "ranks under generative, not dense"),
+        (["collision={kind: none, allow_training: true}", "search.cold_share=0.1"], "semantic IDs that several items share"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_anything_is_made(overrides: list[str], expected: str, tmp_path: Path) -> None:
+    result = felid_command("run", "tiny", *overrides, "--out", tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert not list(tmp_path.glob("*/*"))
+
+
 def test_metrics_of_another_model_do_not_stay(tmp_path: Path) -> None:
     Pipeline(small(), tmp_path).run()
     Pipeline(small("seed=9"), tmp_path).run("train")

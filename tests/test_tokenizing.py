@@ -264,6 +264,7 @@ def test_codes_of_warm_vectors_are_cached_and_keyed_by_the_warm_up(tmp_path: Pat
     first = {name: made(tmp_path, name) for name in ("embed", "warmup", "quantize", "tokenize")}
     (manifest,) = first["warmup"]
     assert read_json(stage(tmp_path, "tokenize") / "manifest.json")["inputs"]["warmup"] == read_json(manifest)["digest"]
+    assert not list(manifest.parent.glob("search.json")), "a warm-up ranks nothing"
     Pipeline(small(*WARM), tmp_path, dataset=shop()).run("tokenize")
     assert {name: made(tmp_path, name) for name in first} == first
     Pipeline(small(*WARM, "collision.kind=none", "seed=7"), tmp_path, dataset=shop()).run("tokenize")
@@ -281,9 +282,10 @@ def test_codes_of_warm_vectors_follow_behaviour_and_text_decides_for_cold_items(
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
     data = Dataset.from_frames("halves", log, pl.DataFrame({"item_id": range(34), "title": titles}))
     learns = [
-        "collaborative.training.epochs=15",
+        "collaborative.training.epochs=40",
         "collaborative.training.batch_targets=32",
         "collaborative.training.learning_rate=0.01",
+        "collaborative.model.own_prior=1",
         "quantizer.sizes=[2]",
         "embedding.dim=2",
     ]
@@ -300,11 +302,11 @@ def test_codes_of_warm_vectors_follow_behaviour_and_text_decides_for_cold_items(
 
 def test_an_item_without_a_vector_to_quantise_is_refused_with_the_remedy(tmp_path: Path):
     refused = r"8 of 38 items have no vector from behaviour \(first: 30\).*tokenize.vectors=text"
-    without_text = [*WARM, "collaborative.model.text=false", "collaborative.model.own_dropout=0"]
-    for source in (without_text, ["collaborative.kind=cooccurrence", WARM[1]]):
-        pipeline = Pipeline(small(*source), tmp_path / str(len(source)), dataset=shop())
-        with pytest.raises(EmbeddingError, match=refused):
-            pipeline.run("tokenize")
+    pipeline = Pipeline(small("collaborative.kind=cooccurrence", WARM[1]), tmp_path, dataset=shop())
+    with pytest.raises(EmbeddingError, match=refused):
+        pipeline.run("tokenize")
+    with pytest.raises(RecipeError, match=r"set collaborative\.model\.text=true"):
+        small(*WARM, "collaborative.model.text=false", "collaborative.model.own_dropout=0")
     counted = small("collaborative.kind=cooccurrence", "tokenize.vectors=collaborative")
     Pipeline(counted, tmp_path / "all", dataset=shop(num_cold=0)).run("tokenize")
     assert len(quantized(tmp_path / "all")) == 30
@@ -406,6 +408,34 @@ def test_pitfall_held_out_items_shape_the_codes(tmp_path: Path):
     np.testing.assert_array_equal(*found)
     Pipeline(small(), tmp_path / "a", dataset=shop("lamp")).run("tokenize")
     assert not np.array_equal(codebooks(tmp_path / "a"), found[0])
+
+
+def test_pitfall_vectors_of_a_run_that_trained_on_what_this_one_holds_out(tmp_path: Path):
+    """Given vectors whose run did not hold these items out would carry their behaviour into the codes."""
+    for name, draw in (("all", []), ("held", HELD_OUT)):
+        Pipeline(small(*WARM, *draw), tmp_path / name, dataset=shop()).run("tokenize")
+    given = {}
+    for name in ("all", "held"):
+        left = next(tmp_path.glob(f"{name}/warmup/*/item_vectors"))
+        files = f"vectors: {left / 'raw.npy'}, ids: {left / 'item_ids.json'}"
+        given[name] = [f"collaborative={{kind: precomputed, {files}}}", "tokenize.vectors=collaborative"]
+    held = split_of(shop(), small(*HELD_OUT).holdout).held_out
+    assert held is not None
+    with pytest.raises(EmbeddingError, match=rf"trained on interactions of {held.either.sum()} items .*with the same holdout"):
+        Pipeline(small(*given["all"], *HELD_OUT), tmp_path / "leak", dataset=shop()).run("tokenize")
+    Pipeline(small(*given["held"], *HELD_OUT), tmp_path / "a", dataset=shop()).run("tokenize")
+    Pipeline(small(*given["held"]), tmp_path / "b", dataset=shop()).run("tokenize")
+
+
+def test_settings_of_the_holdout_without_effect_make_nothing_again(tmp_path: Path):
+    Pipeline(small(*WARM), tmp_path, dataset=shop()).run("train")
+    first = {name: made(tmp_path, name) for name in ("warmup", "quantize", "tokenize", "train")}
+    with pytest.warns(FelidWarning, match=r"no effect under holdout.rule=natural.*set holdout\.rule=random or newest"):
+        other = small(*WARM, "holdout.share=0.2")
+    Pipeline(other, tmp_path, dataset=shop()).run("train")
+    assert {name: made(tmp_path, name) for name in first} == first
+    Pipeline(small(*WARM, "holdout.seed=1"), tmp_path, dataset=shop()).run("train")
+    assert len(made(tmp_path, "train")) == 2, "the seed decides which targets are kept for the test"
 
 
 def test_a_draw_of_held_out_items_is_part_of_the_key_where_it_matters(tmp_path: Path):

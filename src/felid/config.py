@@ -26,7 +26,9 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """Base of every config class: frozen, unknown keys refused, attribute docstrings become field descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 def load_tree(path: Path) -> Tree:

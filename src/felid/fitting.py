@@ -15,7 +15,7 @@ from felid.artifacts import write_json
 from felid.data.histories import EvaluationSet, LeaveOneOut
 from felid.errors import DataError, RecipeError
 from felid.evaluation import evaluate
-from felid.fusion import choose_fusion
+from felid.fusion import FusionChoice, choose_fusion
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
@@ -26,6 +26,10 @@ from felid.training import Examples, TrainingConfig, TrainingData, train
 Validate = Callable[[Model], dict[str, float]]
 SIDE_USERS = 1000
 """Validation users that the generative head is judged on where the dense one decides: enough for a curve."""
+CHOICE_USERS = 2000
+"""Validation users that the weights of fused ranking are chosen on: enough for steps of a tenth."""
+CHOICE_WIDTH = 50
+"""Beams, and items that each head proposes, in that choice; it looks at lists of ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +56,11 @@ class Fitting:
     console: Console
     item_ids: NDArray[np.generic]
 
-    def fit(self, folder: Path) -> Model:
+    def fit(self, folder: Path, *, ranks: bool = True) -> Model:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
 
-        A model with a dense head leaves `search.json` (see `felid.fusion.FusionChoice`) and `item_vectors/` (see
-        `save_item_vectors`).
+        A model with a dense head leaves `item_vectors/` (see `save_item_vectors`), and, where `ranks` says that it is to rank
+        items, `search.json` (see `felid.fusion.FusionChoice`).
 
         Raises:
             DataError: there is nothing to train on.
@@ -69,15 +73,18 @@ class Fitting:
         text = f"  {self.model.kind}: {parameters:,} parameters, {data.examples.num_targets:,} training targets"
         self.console.print(text, soft_wrap=True)
         train(model, data, self.training, folder, validate, seed=self.seed, console=self.console)
-        if "fused" in model.modes:
-            memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
-            ranker = ItemRanker(model, self.catalogue, SearchConfig(mode="fused", memory_weight=1.0), memory)
-            choose_fusion(ranker, self.sample(self.training.validation_users), self.exclude_seen).save(folder)
+        if ranks and "fused" in model.modes:
+            self._choose_weights(model).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)
         for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
             state.unlink()
         return model
+
+    def _choose_weights(self, model: Model) -> FusionChoice:
+        memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
+        search = SearchConfig(mode="fused", memory_weight=1.0, num_beams=CHOICE_WIDTH, candidates=CHOICE_WIDTH)
+        return choose_fusion(ItemRanker(model, self.catalogue, search, memory), self.sample(CHOICE_USERS), self.exclude_seen)
 
     def data_for(self, model: Model) -> TrainingData:
         """The training examples and items of the data, as `model` wants them."""
@@ -139,8 +146,7 @@ def save_item_vectors(folder: Path, model: DenseModel, item_ids: NDArray[np.gene
     """Write a model's item vectors as an embedding artifact, as `collaborative.kind=precomputed` reads it.
 
     `raw.npy` is (N, D) float32, a row of NaN for an item without a vector; `known.npy` (N,) bool marks the items with
-    training interactions, since the vectors of others come from content alone; beside them `item_ids.json` and
-    `statistics.json`.
+    training interactions, since the vectors of others come from content alone; beside them `item_ids.json`.
     """
     with torch.no_grad():
         vectors = model.eval().item_vectors().float().cpu().numpy()
@@ -148,6 +154,3 @@ def save_item_vectors(folder: Path, model: DenseModel, item_ids: NDArray[np.gene
     np.save(folder / "raw.npy", vectors)
     np.save(folder / "known.npy", model.catalogue.warm)
     write_json(folder / "item_ids.json", item_ids.tolist())
-    found = int(np.isfinite(vectors).all(1).sum())
-    counts = {"count": len(vectors), "dim": vectors.shape[1], "vectors": found, "known": int(model.catalogue.warm.sum())}
-    write_json(folder / "statistics.json", counts)

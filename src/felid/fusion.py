@@ -35,12 +35,15 @@ class FusionChoice(Config):
         write_json(folder / "search.json", as_tree(self))
 
     def complete(self, search: SearchConfig) -> SearchConfig:
-        """The settings with what was chosen in place of the weights that are null."""
-        given = search.fusion_weight, search.memory_weight
-        weight, memory = (
-            own if own is not None else found for own, found in zip(given, (self.weight, self.memory_weight), strict=True)
-        )
-        return search.model_copy(update={"fusion_weight": weight, "memory_weight": memory})
+        """The settings with weights in place of those that are null: the best ones beside a weight that is given.
+
+        Where none was tried with the given weight, the others are those of the best pair.
+        """
+        share, memory = search.fusion_weight, search.memory_weight
+        fitting = [tried for tried in self.curve if share in (None, tried[0]) and memory in (None, tried[1])]
+        best = max(fitting, key=lambda tried: tried[2]) if fitting else (self.weight, self.memory_weight)
+        update = {"fusion_weight": best[0] if share is None else share, "memory_weight": best[1] if memory is None else memory}
+        return search.model_copy(update=update)
 
     @classmethod
     def load(cls, folder: Path) -> FusionChoice | None:

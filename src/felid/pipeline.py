@@ -33,6 +33,8 @@ from felid.fitting import Fitting
 from felid.judging import judge
 from felid.models.base import Catalogue
 from felid.progress import plain_console, progress_bar, stage_line
+from felid.quantize import NoCollisionConfig
+from felid.ranking import check_cold_share, mode_of
 from felid.recipe import Recipe
 from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
@@ -63,6 +65,7 @@ class Pipeline:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
         if STAGES.index(until) >= STAGES.index("train"):
             self.tokenizing.check_trainable()
+            self._check_search()
         with artifacts.lock(self.root):
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
@@ -76,6 +79,11 @@ class Pipeline:
                 write_json(self.root / "metrics.json", metrics)
                 print_metrics(metrics, self.console)
         return self.done[until].path
+
+    def _check_search(self) -> None:
+        """Refuse, before anything is trained, a search that its model or its IDs will not do."""
+        mode_of(self.recipe.model.modes, self.recipe.search.mode)
+        check_cold_share(self.recipe.search, ids=True, shared=isinstance(self.recipe.collision, NoCollisionConfig))
 
     def make_start(self) -> Path:
         """Make the codebooks that the quantiser starts from (and what that needs), to be looked at; returns their folder.
@@ -131,7 +139,7 @@ class Pipeline:
 
     def _settings(self, stage: Stage) -> dict[str, Any]:
         """The part of the recipe that a stage depends on."""
-        tree = as_tree(self.recipe)
+        tree = as_tree(self.recipe) | {"holdout": as_tree(self.recipe.holdout.effective)}
         sections: dict[Stage, tuple[str, ...]] = {
             "data": ("dataset", "filter") if self.given is None else (),
             "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
@@ -155,7 +163,7 @@ class Pipeline:
         warms_up = stage == "tokenize" and isinstance(self.recipe.collaborative, WarmupConfig)
         chooses = stage == "train" or warms_up  # validates, which leaves out targets that are kept for the test
         if chooses or (reads_split and self._takes_out):
-            inputs["holdout"] = digest(as_tree(self.recipe.holdout))
+            inputs["holdout"] = digest(as_tree(self.recipe.holdout.effective))
         return inputs
 
     @property
@@ -224,7 +232,8 @@ class Pipeline:
         self._say(f"{ids.num_items:,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
-        recipe, catalogue = self.recipe, Catalogue(self.embeddings, self.warm, self.ids)
+        recipe, counts = self.recipe, self.split.item_counts(len(self.warm))
+        catalogue = Catalogue(self.embeddings, self.warm, self.ids, counts)
         training = recipe.model, recipe.training, recipe.seed, recipe.evaluation.exclude_seen
         Fitting(*training, catalogue, self.split, self.console, self.dataset.item_ids).fit(folder)
 

@@ -23,7 +23,7 @@ from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
 from felid.search.beam import Results
 from felid.search.cold import ColdRelatives
-from felid.search.dense import VectorScores, most_probable
+from felid.search.dense import VectorScores, most_probable, vectors_of
 from felid.search.fused import Candidates, Voices, Weights, propose
 from felid.search.generative import CodeScores
 from felid.search.transitions import TransitionMemory
@@ -37,7 +37,11 @@ MOST_LOGITS = 2**26
 
 
 class SearchConfig(Config):
-    """How items are ranked."""
+    """How items are ranked.
+
+    Weights that are null were chosen on validation, beside one that is given the best one there, with the defaults of all other
+    settings: give them yourself where another, such as `cold_bias`, moves many items.
+    """
 
     mode: Literal["auto", "generative", "dense", "fused"] = "auto"
     """By the likelihood of codes, by inner product, or by all heads and counted transitions together; auto = the model's own."""
@@ -53,12 +57,13 @@ class SearchConfig(Config):
     memory_weight: float | None = Field(default=None, ge=0)
     """Factor of the transition memory in scores under `fused`; null = the one chosen on validation, 0 where none was."""
     cold_bias: float = 0.0
-    """Added to the dense logits of cold items, in nats."""
+    """Added to the dense logits of cold items, in nats; to keep them out of all lists, set `cold_share` to 0."""
     cold_neighbours: int = Field(default=0, ge=0)
     """Warm items, nearest by content, whose mean stands in for the item vector that a cold item has not; 0 = it has none."""
     cold_share: float | None = Field(default=None, ge=0, le=1)
-    """Largest share of cold items in a list. They are then not ranked by the model, but stand directly after the first item
-    that has all their codes but the last (the epsilon of TIGER, section 4.3); null = they are ranked as the others are."""
+    """Largest share of cold items in a list and in its first p items. They are then not ranked by the model, but stand after the
+    first item that has all their codes but the last, as soon as there is room (the epsilon of TIGER, section 4.3). 0 keeps cold
+    items out of all lists; null = they are ranked as the others are."""
 
 
 class ItemRanker:
@@ -72,8 +77,12 @@ class ItemRanker:
       transitions; ties by item_index. Each head proposes its best `candidates`, the dense one with that evidence, which makes
       the list exact only among these. A model without a generative head has dense scores and evidence.
 
+    Items that the model has no vector of are left out of a history, so that new ones cost nothing where others are left to read.
+
     Scores are natural log-probabilities over all items that can be recommended, also over those that are left out because
-    they are seen; under `fused` they are the weighted sum of these and of the evidence, which is no probability.
+    they are seen; under `fused` they are the weighted sum of these and of the evidence, which is no probability. Their
+    exponentials sum to less than 1 where the model's softmax runs over the vocabulary, and to more where items share an ID, of
+    which each has the probability, or stand in a list by `cold_share`, with the score of the item before them.
 
     Args:
         model: put into evaluation mode.
@@ -89,11 +98,13 @@ class ItemRanker:
         self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None, memory: TransitionMemory | None = None
     ) -> None:
         self.model, self.catalogue, self.search = model.eval(), catalogue, search or SearchConfig()
-        self.mode = mode_of(model, self.search.mode)
+        self.mode = mode_of(model.modes, self.search.mode)
         self.weights = _weights(model, self.search)
         self.device = next(model.parameters()).device
         self.memory = None if memory is None or self.mode != "fused" else memory.to(self.device)
-        self.relatives = _relatives(catalogue) if self.search.cold_share is not None else None
+        ids = catalogue.ids
+        check_cold_share(self.search, ids=ids is not None, shared=ids is not None and ids.shared)
+        self.relatives = None if ids is None or self.search.cold_share is None else ColdRelatives.of(ids, catalogue.warm)
         self.codes = self._code_scores() if self.mode != "dense" and "generative" in model.modes else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
@@ -112,9 +123,8 @@ class ItemRanker:
             width = found.items.shape[1]  # smaller than k where the catalogue is
             items[rows, :width], scores[rows, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
             if self.relatives is not None and self.search.cold_share is not None:
-                limit = int(self.search.cold_share * k + 1e-9)
                 known = None if seen is None else seen.cpu().numpy()
-                items[rows], scores[rows] = self.relatives.place(items[rows], scores[rows], limit, known)
+                items[rows], scores[rows] = self.relatives.place(items[rows], scores[rows], self.search.cold_share, known)
             done(len(rows))
         return items, scores
 
@@ -130,7 +140,7 @@ class ItemRanker:
         Cold items that stand in lists by `cold_share` alone have no score of their own.
         """
         wanted = torch.from_numpy(items).to(self.device)
-        batch, vectors = self._batch(histories, np.zeros(1, np.int64)), self._vector_scores()
+        batch, vectors = self._batch(self._readable(histories), np.zeros(1, np.int64)), self._vector_scores()
         dense = None if vectors is None else vectors.log_probs(batch)[0, wanted]
         generative = dense
         if self.codes is not None:
@@ -178,9 +188,10 @@ class ItemRanker:
         if self.mode == "generative":
             return None
         assert isinstance(self.model, DenseModel)
-        vectors, warm = self.model.item_vectors().float(), torch.from_numpy(self.catalogue.warm).to(self.device)
+        vectors, warm = vectors_of(self.model), torch.from_numpy(self.catalogue.warm).to(self.device)
         if self.search.cold_neighbours:
-            filled = fill_cold(vectors.cpu().numpy(), self.catalogue.embeddings, self.search.cold_neighbours)
+            given = vectors.cpu().numpy(), self.catalogue.embeddings, self.search.cold_neighbours
+            filled = fill_cold(*given, unit=self.model.unit_vectors)
             vectors = torch.from_numpy(filled).to(self.device)
         bias = torch.where(warm, 0.0, -torch.inf if self.relatives is not None else self.search.cold_bias)
         if self.codes is not None:
@@ -189,13 +200,20 @@ class ItemRanker:
 
     def _batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
         """Rows, histories and seen items (all of them, padded with -1) of users with histories of similar length."""
-        order = np.argsort(np.minimum(histories.lengths, self.model.history), kind="stable")  # little padding
+        read = self._readable(histories)
+        order = np.argsort(np.minimum(read.lengths, self.model.history), kind="stable")  # little padding
         size = self.search.batch_users
         if self.mode != "generative":
             size = max(1, min(size, MOST_LOGITS // len(self.catalogue.warm)))
         for rows in np.split(order, range(size, len(order), size)):
             seen = torch.from_numpy(_padded(histories, rows, None, -1)).to(self.device) if exclude_seen else None
-            yield rows, self._batch(histories, rows), seen
+            yield rows, self._batch(read, rows), seen
+
+    def _readable(self, histories: Sequences) -> Sequences:
+        """The histories without what the model cannot read; one with nothing else stays as it is."""
+        known = self.model.readable[histories.items]
+        users = np.repeat(np.arange(len(histories)), histories.lengths)
+        return histories.where(known | (np.bincount(users, known, len(histories)) == 0)[users])
 
     def _batch(self, histories: Sequences, rows: Indices) -> Histories:
         lengths = torch.from_numpy(np.minimum(histories.lengths[rows], self.model.history))
@@ -212,28 +230,30 @@ def _weights(model: Model, search: SearchConfig) -> Weights:
     return Weights(generative, search.memory_weight or 0.0)
 
 
-def mode_of(model: Model, wanted: Mode | Literal["auto"]) -> Mode:
-    """How a model ranks when a mode is asked for.
+def mode_of(modes: tuple[Mode, ...], wanted: Mode | Literal["auto"]) -> Mode:
+    """How a model of such `modes` ranks when one is asked for.
 
     Raises:
         RequestError: the model is not trained for it.
     """
     if wanted == "auto":
-        return model.modes[0]
-    if wanted not in model.modes:
-        raise RequestError(
-            f"this model ranks under {' and '.join(model.modes)}, not {wanted}; set search.mode to one of these or auto"
-        )
+        return modes[0]
+    if wanted not in modes:
+        raise RequestError(f"this model ranks under {' and '.join(modes)}, not {wanted}; set search.mode to one of these or auto")
     return wanted
 
 
-def _relatives(catalogue: Catalogue) -> ColdRelatives:
-    if catalogue.ids is None or catalogue.ids.shared:
-        found = "no semantic IDs" if catalogue.ids is None else "semantic IDs that several items share"
+def check_cold_share(search: SearchConfig, *, ids: bool, shared: bool) -> None:
+    """Refuse a share of cold items where items have no semantic IDs, or share them.
+
+    Raises:
+        RequestError: `search.cold_share` is set there.
+    """
+    if search.cold_share is not None and (shared or not ids):
+        found = "semantic IDs that several items share" if shared else "no semantic IDs"
         raise RequestError(
             f"search.cold_share needs an ID of its own for every item, and the catalogue has {found}; set it to null"
         )
-    return ColdRelatives.of(catalogue.ids, catalogue.warm)
 
 
 def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:

@@ -36,7 +36,7 @@ from felid.quantize.rkmeans import RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
 from felid.ranking import SearchConfig
 from felid.training import TrainingConfig
-from felid.warmup import CollaborativeConfig
+from felid.warmup import CollaborativeConfig, WarmupConfig
 
 LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)
 SASREC_TRAINING = TrainingConfig(batch_targets=512, learning_rate=1e-3, epochs=50)
@@ -81,11 +81,25 @@ class Recipe(Config):
     """What is reported."""
 
     @model_validator(mode="after")
+    def _held_out_shares_are_used(self) -> Self:
+        default = HoldoutConfig()
+        shares = (self.holdout.share, self.holdout.validation_share)
+        if self.holdout.rule == "natural" and shares != (default.share, default.validation_share):
+            text = "the shares of holdout have no effect under holdout.rule=natural, which takes no item out of training"
+            warnings.warn(f"{text}; set holdout.rule=random or newest", FelidWarning, stacklevel=2)
+        return self
+
+    @model_validator(mode="after")
     def _collaborative_vectors_are_used(self) -> Self:
         aligned = isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
         quantized = self.tokenize.vectors == "collaborative"
         if quantized and self.collaborative is None:
             raise ValueError("tokenize.vectors=collaborative needs item vectors from behaviour; set collaborative.kind=warmup")
+        if quantized and isinstance(self.collaborative, WarmupConfig) and not self.collaborative.model.text:
+            raise ValueError(
+                "tokenize.vectors=collaborative needs a vector of every item, and without text a warm-up has none of new items; "
+                "set collaborative.model.text=true"
+            )
         if aligned and self.collaborative is None:
             raise ValueError("quantizer.alignment_weight needs item vectors from behaviour; set collaborative.kind=cooccurrence")
         if self.collaborative is not None and not aligned and not quantized:

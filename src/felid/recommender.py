@@ -93,7 +93,7 @@ class Recommender:
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
         best = read_json(folders["train"] / "progress.json", ("best_checkpoint",))["best_checkpoint"]
         split = split_of(dataset, validate(HoldoutConfig, bundle.get("holdout", {})))
-        catalogue = Catalogue(embeddings, split.warm_items(ids.num_items), ids)
+        catalogue = Catalogue(embeddings, split.warm_items(ids.num_items), ids, split.item_counts(ids.num_items))
         model = load_model(folders["train"] / best, catalogue)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings, choice = search or validate(SearchConfig, bundle["search"]), FusionChoice.load(folders["train"])

@@ -16,7 +16,7 @@ from felid.artifacts import Artifact, build
 from felid.config import Config
 from felid.data.histories import LeaveOneOut
 from felid.embedding.collaborative import CooccurrenceConfig, collaborative_vectors
-from felid.embedding.precomputed import PrecomputedConfig
+from felid.embedding.precomputed import PrecomputedConfig, check_unseen
 from felid.errors import EmbeddingError, SemanticIdError
 from felid.fitting import Fitting
 from felid.models.base import Catalogue
@@ -109,11 +109,14 @@ class Material:
         """(N, Dc) item vectors from behaviour in the training part, a row of NaN for an item that has none.
 
         Raises:
-            EmbeddingError: see `collaborative_vectors`.
+            EmbeddingError: see `collaborative_vectors` and `check_unseen`.
         """
         train = self.split.train()
         match self.settings.collaborative:
-            case PrecomputedConfig() | CooccurrenceConfig() as config:
+            case PrecomputedConfig() as config:
+                check_unseen(config, self.item_ids, self.warm)
+                return collaborative_vectors(config, self.item_ids, train.items, train.offsets)
+            case CooccurrenceConfig() as config:
                 return collaborative_vectors(config, self.item_ids, train.items, train.offsets)
             case WarmupConfig():
                 assert self.warmup is not None
@@ -225,9 +228,9 @@ class TokenizeStage:
 
     def _warm_up(self, config: WarmupConfig, folder: Path) -> None:
         given = self.given
-        catalogue = Catalogue(given.text[:], given.warm)
+        catalogue = Catalogue(given.text[:], given.warm, counts=given.split.item_counts(len(given.item_ids)))
         training = config.model, config.training, config.seed, self.exclude_seen
-        Fitting(*training, catalogue, given.split, self.console, given.item_ids).fit(folder)
+        Fitting(*training, catalogue, given.split, self.console, given.item_ids).fit(folder, ranks=False)
 
     def _start(self, folder: Path) -> None:
         assert isinstance(self.settings.quantizer, RQVAEConfig)

@@ -1,7 +1,7 @@
 """Item vectors from a short training of a dense model, before there are any codes: what codes can be made of.
 
-Such a vector joins what the item's text says with what its users did; for items with few or no training interactions the
-text decides, because only the projection of texts is learnt from all items.
+Such a vector joins what the item's text says with what its users did. For items without training interactions it is the text
+alone; for items with few of them the text has most of the say, because `own_prior` shrinks what is their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from felid.embedding.precomputed import PrecomputedConfig
 from felid.models.sasrec import SASRecConfig
 from felid.training import TrainingConfig
 
-MODEL = SASRecConfig(width=128, layers=1, heads=4, feed_forward=512, positions="relative", text=True, own_dropout=0.2)
+MODEL = SASRecConfig(
+    width=128, layers=1, heads=4, feed_forward=512, positions="relative", text=True, own_dropout=0.2, own_prior=4
+)
 TRAINING = TrainingConfig(batch_targets=512, learning_rate=3e-3, epochs=8)
 
 
@@ -30,7 +32,7 @@ class WarmupConfig(Config):
     model: SASRecConfig = MODEL
     """The model; without `text` items that nobody took in training have no vector."""
     training: TrainingConfig = TRAINING
-    """Its training loop; the validation part decides when it stops, and nothing else."""
+    """Its training loop; the validation part decides when it stops and which checkpoint the vectors come from."""
     seed: int = Field(0, ge=0)
     """Seed of its first weights, dropout and batch order; not that of the recipe, so that its seeds share their codes."""
 

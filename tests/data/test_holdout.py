@@ -91,6 +91,23 @@ def test_newest_takes_the_latest_first_interactions_test_before_validation() -> 
     assert expected == (np.flatnonzero(split.held_out.validation) + 100).tolist()
 
 
+def test_settings_without_effect_are_told_apart() -> None:
+    """What `effective` leaves out changes no group, what it keeps does."""
+    for rule, changes in (("natural", {"share": 0.2, "validation_share": 0.3}), ("newest", {"seed": 4})):
+        plain, other = HoldoutConfig(rule=rule, seed=0), HoldoutConfig(rule=rule, **changes)
+        assert other != plain
+        assert other.effective == plain.effective
+        groups = [split_of(shop(), config).held_out for config in (plain, other, other.effective)]
+        assert all(np.array_equal(one.test, groups[0].test) for one in groups if one and groups[0])
+    for rule, changes in (
+        ("natural", {"seed": 4}),
+        ("random", {"seed": 4}),
+        ("random", {"share": 0.1}),
+        ("newest", {"share": 0.1}),
+    ):
+        assert HoldoutConfig(rule=rule, **changes).effective != HoldoutConfig(rule=rule).effective
+
+
 def test_equal_first_times_go_by_item_index() -> None:
     held = hold_out(NEWEST, walks(), NUM_ITEMS, np.zeros(NUM_ITEMS))
     assert np.flatnonzero(held.test).tolist() == list(range(7))

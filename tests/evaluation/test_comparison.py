@@ -13,11 +13,11 @@ from felid.evaluation import (
     Popularity,
     compare_runs,
     evaluate_run,
-    paired_difference,
     pooled_difference,
 )
 from felid.metrics import ndcg_per_user, recall_per_user
 from felid.testing import toy_world
+from tests.evaluation.dumb import paired_difference
 
 CONFIG = EvaluationConfig(ks=(5, 10), bootstrap=10)
 

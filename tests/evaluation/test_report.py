@@ -11,9 +11,10 @@ from rich.console import Console
 
 from felid.data.histories import HeldOut, LeaveOneOut, Sequences
 from felid.errors import RequestError
-from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, paired_difference, print_metrics
+from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, print_metrics
 from felid.metrics import ndcg_at_k, recall_per_user
 from felid.testing import toy_world
+from tests.evaluation.dumb import paired_difference
 
 ITEM_IDS = np.array([f"B{number:03}" for number in range(24)], object)
 CONFIG = EvaluationConfig(ks=(5, 10), bootstrap=200)
@@ -154,6 +155,19 @@ def test_ranks_say_which_group_each_target_is_of(cold_report: Report) -> None:
     rows = cold_report.ranks.filter(system="lynx", policy="seen_removed")
     assert rows.filter(part="test")["group"].to_list() == ["cold", "cold", "other", "warm", "other"]
     assert rows.filter(part="validation")["group"].to_list() == ["warm", "cold", "warm", "other", "warm"]
+    assert "0 validation users have a target of the test items" in cold_report.metrics["policy"]["validation"]
+
+
+def test_the_policy_says_how_many_validation_targets_no_choice_has_seen() -> None:
+    """Users 0 and 1 meet item 5, of the test group, in their validation; user 2 in the test."""
+    rows = [[0, 1, 5, 2], [1, 0, 5, 2], [0, 2, 1, 5]]
+    test = np.arange(6) == 5
+    sequences = Sequences.from_lists(np.arange(3), [np.array(row) for row in rows])
+    split = LeaveOneOut(sequences, HeldOut(np.zeros(6, bool), test, "by hand"))
+    metrics = evaluate_run({"lynx": Favourites([5])}, split, np.arange(6), EvaluationConfig(ks=(1,), bootstrap=10)).metrics
+    assert metrics["policy"]["validation"].startswith("2 validation users have a target of the test items: they count in ")
+    assert metrics["validation_seen_kept"]["recall@1"] == 2 / 3
+    assert len(split.selection().targets) == 1
 
 
 def test_the_console_shows_warm_and_cold_where_some_are_cold(cold_report: Report, report: Report) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from felid.errors import RequestError
 from felid.evaluation import statistics
-from felid.evaluation.statistics import Difference, bootstrap_ci, bootstrap_means, paired_difference
+from felid.evaluation.statistics import Difference, bootstrap_ci, bootstrap_means, pooled_difference
 
 
 def test_resampled_means_equal_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_pairing_is_narrower_than_two_separate_samples() -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(2000)
     a, b = hard + 0.01 + 0.01 * rng.random(2000), hard
-    paired = paired_difference(a, b)
+    paired = pooled_difference(a, b, np.arange(len(a)))
     assert paired.mean == pytest.approx((a - b).mean())
     assert 0 < paired.low < paired.mean < paired.high
     low, high = bootstrap_ci(a)
@@ -60,7 +60,7 @@ def test_pairing_is_narrower_than_two_separate_samples() -> None:
 def test_the_difference_turns_with_its_sides() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(50), rng.random(50)
-    there, back = paired_difference(a, b), paired_difference(b, a)
+    there, back = pooled_difference(a, b, np.arange(len(a))), pooled_difference(b, a, np.arange(len(a)))
     assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low))
 
 
@@ -81,13 +81,13 @@ def test_the_sentence_claims_what_the_interval_allows(low: float, high: float, s
 
 def test_a_system_compared_with_itself_allows_no_claim() -> None:
     values = np.random.default_rng(0).random(40)
-    assert "no difference" in paired_difference(values, values).sentence("a", "b", "ndcg@5")
+    assert "no difference" in pooled_difference(values, values, np.arange(40)).sentence("a", "b", "ndcg@5")
 
 
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(RequestError, match="0 users"):
         bootstrap_ci(np.empty(0))
-    with pytest.raises(RequestError, match="cannot be paired"):
-        paired_difference(np.ones(3), np.ones(4))
+    with pytest.raises(RequestError, match="pair the rows first"):
+        pooled_difference(np.ones(3), np.ones(4), np.arange(3))
     with pytest.raises(RequestError, match="confidence level is 95"):
         bootstrap_ci(np.ones(3), level=95)

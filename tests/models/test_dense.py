@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from felid.config import validate
-from felid.errors import RecipeError
+from felid.errors import DataError, RecipeError, RequestError
 from felid.models.base import Catalogue, DenseModel, Histories, TrainingItems
 from felid.models.lynx import Lynx, LynxConfig
 from felid.models.sasrec import SASRec, SASRecConfig
@@ -118,6 +118,44 @@ def test_cosine_logits_are_cosines_over_the_temperature() -> None:
     torch.testing.assert_close(contexts.norm(dim=1), torch.full((4,), 5.0))
 
 
+@pytest.mark.parametrize("kind", DENSE_KINDS)
+@torch.no_grad()
+def test_settings_of_text_and_similarity_reach_the_model(kind: DenseKind) -> None:
+    cosine = {"similarity": "cosine", "temperature": 0.25}
+    model = dense_model(kind, CATALOGUE, text=True, text_hidden=(7, 5), dense=cosine)
+    assert isinstance(model, Lynx | SASRec) and model.items.text is not None
+    assert [layer.out_features for layer in model.items.text if isinstance(layer, nn.Linear)] == [7, 5, 16]
+    assert model.unit_vectors
+    torch.testing.assert_close(model.item_vectors().norm(dim=1), torch.ones(20))
+    torch.testing.assert_close(model.contexts(histories_of(random_histories(IDS))).norm(dim=1), torch.full((4,), 4.0))
+    dot = dense_model(kind, CATALOGUE, text=True)
+    assert not dot.unit_vectors
+    assert dot.item_vectors().norm(dim=1).std() > 0.01
+
+
+def test_places_are_learnt_or_relative_and_never_both() -> None:
+    learned, relative = (dense_model("sasrec", CATALOGUE, positions=name) for name in ("learned", "relative"))
+    assert isinstance(learned, SASRec) and isinstance(relative, SASRec)
+    assert learned.places is not None and learned.encoder.bias is None
+    assert relative.places is None and relative.encoder.bias is not None
+
+
+@pytest.mark.parametrize("kind", DENSE_KINDS)
+@pytest.mark.parametrize("softmax", ["full", "sampled"])
+@pytest.mark.parametrize(("history", "target"), [([1, 7], [3, 4]), ([1, 2], [2, 7])])
+def test_training_on_cold_items_is_refused(kind: DenseKind, softmax: str, history: list[int], target: list[int]) -> None:
+    model = dense_model(kind, CATALOGUE, dense={"softmax": softmax, "negatives": 4})
+    with pytest.raises(DataError, match="training step holds item 7, which the catalogue marks as cold"):
+        model(histories_of([history]), torch.tensor(target), training_items(CATALOGUE))
+
+
+def test_a_lynx_without_dense_head_says_that_it_has_no_vectors() -> None:
+    model = dense_model("lynx", CATALOGUE, dense_weight=0)
+    for asked in (model.item_vectors, lambda: model.contexts(histories_of([[1]]))):
+        with pytest.raises(RequestError, match=r"no dense head.* train one with model\.dense_weight above 0"):
+            asked()
+
+
 def gradient_of(kind: DenseKind, changes: dict[str, object], batch: tuple[Histories, Tensor], items: TrainingItems) -> Tensor:
     model = dense_model(kind, CATALOGUE, **changes)
     assert isinstance(model, Lynx | SASRec)
@@ -180,7 +218,11 @@ def test_settings_that_leave_nothing_are_refused() -> None:
         validate(LynxConfig, {"generative_weight": 0, "dense_weight": 0})
     with pytest.raises(RecipeError, match="own_dropout"):
         validate(SASRecConfig, {"own_dropout": 0.5})
+    with pytest.raises(RecipeError, match="own_prior weighs own vectors"):
+        validate(LynxConfig, {"own_prior": 1.0, "own_vectors": False})
     for config in (LynxConfig, SASRecConfig):
+        with pytest.raises(RecipeError, match=r"text_hidden=\[9\] has no effect while text=false"):
+            validate(config, {"text": False, "text_hidden": [9]})
         with pytest.raises(RecipeError, match="no multiple of heads"):
             validate(config, {"width": 10, "heads": 3})
 
@@ -224,7 +266,7 @@ def fit(model: DenseModel, world: ToyWorld, items: TrainingItems, steps: int) ->
         ("sasrec", {"text": True, "own_dropout": 0.1, "dense": {"similarity": "cosine"}}),
     ],
 )
-def test_the_withheld_item_is_found_in_every_mode(kind: DenseKind, changes: dict[str, object]) -> None:
+def test_the_withheld_item_is_found_by_each_head_and_by_both(kind: DenseKind, changes: dict[str, object]) -> None:
     world = toy_world(60)
     ids = SemanticIds(world.codes, world.sizes, np.arange(world.num_items))
     told = Catalogue(world.vectors, np.ones(world.num_items, bool), ids)

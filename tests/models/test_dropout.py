@@ -48,6 +48,11 @@ def test_the_ends_of_the_range() -> None:
     assert torch.equal(dropout(x, 1.0), torch.zeros(10))
 
 
+def test_a_rate_just_below_one_drops_nearly_all() -> None:
+    torch.manual_seed(0)
+    assert (dropout(torch.ones(10_000), 1 - 2**-18) == 0).float().mean() > 0.99
+
+
 def test_evaluation_mode_passes_through() -> None:
     layer, x = Dropout(0.9), torch.randn(50)
     assert layer.eval()(x) is x

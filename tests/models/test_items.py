@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from felid.errors import DataError
 from felid.models.base import Catalogue
 from felid.models.items import ItemVectors, standardise, sum_of_rows
 
@@ -68,6 +72,54 @@ def test_cold_items_depend_on_no_own_parameter() -> None:
         items.own += 1
     changed = (items() != before).any(1)
     assert changed.tolist() == WARM.tolist()
+
+
+def counted(prior: float) -> ItemVectors:
+    """Item 2 with one interaction, the others with more; vectors of a spread that shows."""
+    counts = np.array([9, 0, 1, 2, 0, 30, 4])
+    torch.manual_seed(0)
+    items = ItemVectors(replace(catalogue(), counts=counts), 3, own_prior=prior).eval()
+    nn.init.normal_(items.own)
+    return items
+
+
+@torch.no_grad()
+def test_own_vectors_of_rare_items_are_shrunk() -> None:
+    items, plain = counted(4.0), counted(0.0)
+    plain.load_state_dict(items.state_dict())
+    by_text = items.text(items.features[items.place])
+    found, whole = items() - by_text, plain() - by_text
+    shares = torch.tensor([9 / 13, 0, 1 / 5, 2 / 6, 0, 30 / 34, 4 / 8])
+    torch.testing.assert_close(found, whole * shares[:, None])
+    assert (found[COLD] == 0).all() and (found[2].norm() / whole[2].norm()).item() == pytest.approx(1 / 5)
+    torch.testing.assert_close(items(torch.tensor([4, 2, 6])), items()[[4, 2, 6]])
+    torch.testing.assert_close(items.warm(), items()[items.warm_rows])
+
+
+def test_own_vectors_of_rare_items_are_shrunk_in_training_too() -> None:
+    for rows in (None, torch.arange(7)):
+        items = counted(4.0).train()
+        (items.warm() if rows is None else items(rows)).sum().backward()
+        torch.testing.assert_close(items.own.grad[:, 0], torch.tensor([9 / 13, 1 / 5, 2 / 6, 30 / 34, 4 / 8]))
+
+
+def test_shrinking_needs_counts() -> None:
+    with pytest.raises(DataError, match=r"own_prior is 4, and the catalogue does not say .* give Catalogue\(counts=\.\.\.\)"):
+        vectors(own_prior=4.0)
+    assert vectors(own_prior=4.0, own=False).own_shares is None
+
+
+def test_embeddings_are_standardised_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = standardise(catalogue().embeddings, WARM)
+    monkeypatch.setattr("felid.models.items.STANDARDISE_ROWS", 2)
+    np.testing.assert_allclose(standardise(catalogue().embeddings, WARM), whole, atol=1e-6)
+    many = np.random.default_rng(0).standard_normal((4000, 50)).astype(np.float32)
+    monkeypatch.setattr("felid.models.items.STANDARDISE_ROWS", 50)
+    tracemalloc.start()
+    standardise(many, np.ones(4000, bool))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * many.nbytes
 
 
 def test_cold_rows_have_no_part_in_the_statistics() -> None:

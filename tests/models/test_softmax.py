@@ -28,6 +28,7 @@ def gradients(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
 def slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of 16 contexts, so that several and an incomplete one are needed."""
     monkeypatch.setitem(softmax.CHUNK_ELEMENTS, "cpu", 1)
+    monkeypatch.setattr(softmax, "LEAST_ROWS", 16)
 
 
 @pytest.mark.usefixtures("slices")
@@ -56,6 +57,55 @@ def test_products_in_bf16_stay_close() -> None:
     torch.testing.assert_close(loss, wanted, rtol=3e-3, atol=0)
     for found, gradient in zip(gradients(loss, contexts, vectors), gradients(wanted, contexts, vectors), strict=True):
         assert float((found - gradient).norm() / gradient.norm()) < 0.02
+
+
+def test_slices_of_a_large_catalogue_are_not_thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(softmax.CHUNK_ELEMENTS, "cpu", 1)
+    contexts, vectors, targets = problem(320, 250)
+    assert largest_tensor(lambda: full_softmax_loss(contexts, vectors, targets)[0]) == softmax.LEAST_ROWS * 250
+
+
+def test_no_confident_context_costs_less_than_nothing_in_bf16() -> None:
+    torch.manual_seed(0)
+    vectors, targets = torch.randn(50, 8), torch.arange(50)
+    contexts = 30 * vectors
+    with torch.autocast("cpu", torch.bfloat16):
+        nll = full_softmax_loss(contexts, vectors, targets)[1]
+        each = [float(full_softmax_loss(contexts[i : i + 1], vectors, targets[i : i + 1])[1]) for i in range(50)]
+    assert float(contexts[0] @ vectors[0]) > 100
+    assert min(each) >= 0
+    assert float(nll) == pytest.approx(sum(each), abs=1e-3)
+
+
+def test_smoothing_is_float32_under_autocast() -> None:
+    contexts, vectors, targets = problem()
+    negatives = Negatives.draw(torch.ones(90), 40)
+
+    @torch.no_grad()
+    def parts() -> tuple[float, float]:
+        full, sampled = (
+            tuple(loss(contexts, vectors, targets, *more, s)[0] for s in (0.0, 1.0))
+            for loss, more in ((full_softmax_loss, ()), (sampled_softmax_loss, (negatives,)))
+        )
+        return float(full[1] - full[0]), float(sampled[1] - sampled[0])
+
+    wanted = parts()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert parts() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_sample_in_bf16_stays_close_and_is_summed_in_float32() -> None:
+    contexts, vectors, targets = problem(200, 90)
+    negatives = Negatives.draw(torch.ones(90), 64)
+    wanted = sampled_softmax_loss(contexts, vectors, targets, negatives)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sampled_softmax_loss(contexts, vectors, targets, negatives)[0]
+    assert not torch.equal(loss, wanted), "autocast is without effect"
+    gold = (contexts * vectors[targets]).sum(1)
+    products = (contexts.bfloat16() @ vectors[negatives.items].bfloat16().T).float() - negatives.log_expected
+    products = products.masked_fill(targets[:, None] == negatives.items, -torch.inf)
+    by_hand = (torch.cat((gold[:, None], products), 1).logsumexp(1) - gold).sum()
+    torch.testing.assert_close(loss, by_hand, rtol=1e-5, atol=1e-3)
 
 
 class LargestTensor(TorchDispatchMode):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,19 @@ from felid.models.generative import GenerativeModel
 from felid.models.lynx import Lynx
 from felid.models.sasrec import SASRec
 from felid.models.tiger import Tiger
-from tests.tiny import ALL_KINDS, KINDS, AnyKind, Kind, any_model, catalogue, histories_of, random_model, tiny_catalogue
+from tests.tiny import (
+    ALL_KINDS,
+    DENSE_KINDS,
+    KINDS,
+    AnyKind,
+    DenseKind,
+    Kind,
+    any_model,
+    catalogue,
+    histories_of,
+    random_model,
+    tiny_catalogue,
+)
 
 CLASSES: dict[AnyKind, type[Model]] = {"lynx": Lynx, "tiger": Tiger, "sasrec": SASRec}
 
@@ -71,6 +85,21 @@ def test_a_model_of_another_catalogue_is_refused(kind: Kind, tmp_path: Path) -> 
         load_model(tmp_path, tiny_catalogue(four))
 
 
+@pytest.mark.parametrize("kind", DENSE_KINDS)
+def test_the_share_of_own_vectors_is_saved_with_the_counts_it_comes_from(kind: DenseKind, tmp_path: Path) -> None:
+    known = tiny_catalogue(catalogue(), cold=(3, 7))
+    known = replace(known, counts=np.arange(1, 21) * known.warm)
+    model = any_model(kind, known, own_prior=3.0)
+    save_model(tmp_path, model)
+    assert_equal(load_model(tmp_path, known), model)
+    model.save_pretrained(tmp_path / "mine")
+    loaded = Model.from_pretrained(tmp_path / "mine")
+    assert_equal(loaded, model)
+    assert np.array_equal(loaded.catalogue.counts, known.counts)
+    other = load_model(tmp_path, replace(known, counts=known.counts[::-1] + 1))
+    assert not torch.equal(other.item_vectors(), model.item_vectors())
+
+
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_pretrained_model_needs_nothing_but_its_folder(kind: AnyKind, tmp_path: Path) -> None:
     model, folder = a_model(kind), tmp_path / "models" / "mine"
@@ -90,6 +119,45 @@ def test_a_pretrained_model_needs_nothing_but_its_folder(kind: AnyKind, tmp_path
             assert (known.ids.sizes, known.ids.item_ids.tolist()) == (wanted.ids.sizes, wanted.ids.item_ids.tolist())
             assert np.array_equal(known.ids.codes, wanted.ids.codes)
     assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
+def test_a_model_whose_save_was_interrupted_at_the_last_step_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, first, rename = tmp_path / "mine", a_model("sasrec"), os.rename
+    first.save_pretrained(folder)
+
+    def once(source: Path, target: Path) -> None:
+        if target == folder:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    def interrupted() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", once)
+            with pytest.raises(KeyboardInterrupt):
+                a_model("tiger").save_pretrained(folder)
+        assert not folder.exists()
+
+    interrupted()
+    assert_equal(Model.from_pretrained(folder), first)
+    interrupted()
+    monkeypatch.setattr("felid.models.pretrained.save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        a_model("tiger").save_pretrained(folder)
+    assert_equal(Model.from_pretrained(folder), first)
+
+
+def test_folders_may_be_named_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mine = a_model("sasrec"), tmp_path / "mine"
+    mine.mkdir()
+    for name in (".mine.part", ".mine.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    monkeypatch.chdir(mine)
+    for name in (".", f"{tmp_path}/mine/deep/.."):
+        model.save_pretrained(name)
+        monkeypatch.chdir(mine)  # the folder of that name is another one now
+        assert_equal(Model.from_pretrained(name), model)
+    assert all((tmp_path / name / "thesis.txt").exists() for name in (".mine.part", ".mine.old"))
 
 
 def test_a_pretrained_model_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Sequences:
         items = np.concatenate(rows).astype(np.int64) if rows else np.empty(0, np.int64)
         return cls(user_ids, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), items)
 
+    def where(self, kept: NDArray[np.bool_]) -> Sequences:
+        """The same users with only the kept ones of `items`; some may be left with none."""
+        kept_before = np.concatenate(([0], np.cumsum(kept))).astype(np.int64)
+        return Sequences(self.user_ids, kept_before[self.offsets], self.items[kept])
+
     def take(self, rows: NDArray[np.int64], drop_last: int = 0) -> Sequences:
         """The given users in the given order, each without its last `drop_last` items (at least that many must exist)."""
         lengths = self.lengths[rows] - drop_last
@@ -115,8 +120,7 @@ class LeaveOneOut:
         keep[ends - 1] = keep[ends - 2] = False
         if self.held_out is not None:
             keep &= ~self.held_out.either[s.items]
-        kept_before = np.concatenate(([0], np.cumsum(keep))).astype(np.int64)
-        return Sequences(s.user_ids, kept_before[s.offsets], s.items[keep])
+        return s.where(keep)
 
     def evaluation(self, part: Part) -> EvaluationSet:
         """Histories and targets of the validation or the test part."""
@@ -139,6 +143,10 @@ class LeaveOneOut:
         if self.held_out is not None:
             cold = self.held_out.validation if part == "validation" else self.held_out.test
         return np.where(warm[targets], "warm", np.where(cold[targets], "cold", "other"))
+
+    def item_counts(self, num_items: int) -> NDArray[np.int64]:
+        """(N,) training interactions of each item."""
+        return np.bincount(self.train().items, minlength=num_items).astype(np.int64)
 
     def warm_items(self, num_items: int) -> NDArray[np.bool_]:
         """(N,) True for items with at least one training interaction."""

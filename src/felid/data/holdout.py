@@ -7,7 +7,7 @@ needs the split asks `split_of` with the same settings.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, assert_never
 
 import numpy as np
 import polars as pl
@@ -45,6 +45,19 @@ class HoldoutConfig(Config):
                 "enough is left to train on; lower one"
             )
         return self
+
+    @property
+    def effective(self) -> HoldoutConfig:
+        """The same rule with the settings that mean nothing to it at their defaults: what the outcome depends on."""
+        match self.rule:
+            case "natural":
+                return HoldoutConfig(seed=self.seed)
+            case "newest":
+                return self.model_copy(update={"seed": 0})
+            case "random":
+                return self
+            case _ as never:
+                assert_never(never)
 
 
 def split_of(dataset: Dataset, config: HoldoutConfig) -> LeaveOneOut:

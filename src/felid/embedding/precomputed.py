@@ -73,6 +73,34 @@ def known_vectors(config: PrecomputedConfig, item_ids: NDArray[np.generic]) -> N
     return found
 
 
+def check_unseen(config: PrecomputedConfig, item_ids: NDArray[np.generic], warm: NDArray[np.bool_]) -> None:
+    """Refuse vectors that another run of felid trained on interactions of items that have none in this training part.
+
+    A run marks the items that it trained on in `known.npy` beside its vectors; nothing is known of other files.
+
+    Args:
+        config: the files.
+        item_ids: (N,) ids of the catalogue, row = item_index.
+        warm: (N,) bool, the items with training interactions.
+
+    Raises:
+        EmbeddingError: vectors of other items were trained, or a file is malformed.
+    """
+    mark = config.vectors.with_name("known.npy")
+    if not mark.is_file():
+        return
+    ids, _ = _checked(config)
+    known, rows = _read_npy(mark), _aligned(ids, item_ids)
+    if known.shape != (len(ids),) or known.dtype != np.bool_:
+        raise EmbeddingError(f"{mark} holds {known.dtype} of shape {known.shape}, expected bool of ({len(ids)},); train again")
+    leaked = np.flatnonzero((rows >= 0) & np.asarray(known[rows], np.bool_) & ~warm)
+    if len(leaked):
+        raise EmbeddingError(
+            f"{config.vectors} was trained on interactions of {len(leaked)} items ({_some([str(i) for i in item_ids[leaked]])}) "
+            "that have none in the training part of this run; train these vectors on the same data with the same holdout"
+        )
+
+
 def _checked(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]:
     for path in config.files.values():
         if not path.is_file():

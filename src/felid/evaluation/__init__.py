@@ -4,7 +4,7 @@ from felid.evaluation.baselines import Markov, Popularity
 from felid.evaluation.comparison import compare_runs
 from felid.evaluation.protocol import Evaluation, EvaluationConfig, Ranker, evaluate
 from felid.evaluation.report import Report, evaluate_run
-from felid.evaluation.statistics import Difference, bootstrap_ci, paired_difference, pooled_difference
+from felid.evaluation.statistics import Difference, bootstrap_ci, pooled_difference
 from felid.evaluation.tables import print_metrics
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "compare_runs",
     "evaluate",
     "evaluate_run",
-    "paired_difference",
     "pooled_difference",
     "print_metrics",
 ]

@@ -112,7 +112,14 @@ def _group_texts(split: LeaveOneOut, groups: Mapping[Part, NDArray[np.str_]]) ->
     counts = {name: int((groups["test"] == name).sum()) for name in ("cold", "warm", "other")}
     items = f"{held.test.sum():,} items for test and {held.validation.sum():,} others for validation ({held.rule})"
     users = f"{counts['cold']:,} test users have a target of the test items, {counts['warm']:,} a warm one (with training"
-    return {"cold": f"{items}; {users} interactions), {counts['other']:,} neither"}
+    reserved = int(held.test[split.evaluation("validation").targets].sum())
+    return {
+        "cold": f"{items}; {users} interactions), {counts['other']:,} neither",
+        "validation": (
+            f"{reserved:,} validation users have a target of the test items: they count in `validation`, but models and weights "
+            "were chosen without them"
+        ),
+    }
 
 
 def _masks(groups: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:

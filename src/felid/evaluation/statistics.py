@@ -86,15 +86,6 @@ def bootstrap_ci(values: Values, level: float = 0.95, draws: int = 2000, seed: i
     return float(low[0]), float(high[0])
 
 
-def paired_difference(a: Values, b: Values, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Difference:
-    """Interval of mean(a - b); `a` and `b` are (U,) values of the same users in the same order."""
-    if a.shape != b.shape:
-        raise RequestError(f"values of {len(a)} and {len(b)} users cannot be paired; evaluate both systems on the same users")
-    gap = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    low, high = bootstrap_ci(gap, level, draws, seed)
-    return Difference(float(gap.mean()), low, high, level, len(gap))
-
-
 def pooled_difference(
     a: Values, b: Values, users: NDArray[np.generic], level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Difference:

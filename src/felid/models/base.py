@@ -65,11 +65,13 @@ class Catalogue:
         embeddings: (N, E) float32 item vectors from text.
         warm: (N,) bool, the items with training interactions: no other has a vector of its own.
         ids: semantic IDs; None for models that read none.
+        counts: (N,) int64 training interactions, for models that weigh own vectors by them; None = not known.
     """
 
     embeddings: NDArray[np.float32]
     warm: NDArray[np.bool_]
     ids: SemanticIds | None = None
+    counts: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,11 @@ class Model(nn.Module, ABC):
     def modes(self) -> tuple[Mode, ...]:
         """The ways to rank that this model is trained for; the first one is its own, taken where none is asked for."""
 
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """(N,) the items that the model has a vector of, so that they say something in a history."""
+        return np.ones_like(self.catalogue.warm)
+
     @abstractmethod
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         """Losses of a batch; for a causal model the M targets follow every real position of `histories`, row by row, else
@@ -132,6 +139,10 @@ class Model(nn.Module, ABC):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model with its catalogue, so that `from_pretrained` needs nothing else; what the folder held is replaced.
+
+        That is all a model computes with, but not all that a `Recommender` of its run ranks with under `fused`: the weights that
+        were chosen on validation (`search.json` of the training) and the transition memory stay in the run folder. For the
+        lists of the run give them to `ItemRanker`, or load the run with `Recommender.load`.
 
         Raises:
             ArtifactError: the folder holds something other than a saved model.
@@ -154,6 +165,11 @@ class Model(nn.Module, ABC):
 
 class DenseModel(Model):
     """A model with a vector per item and per history: `contexts(h) @ item_vectors().T` are logits over the catalogue."""
+
+    @property
+    @abstractmethod
+    def unit_vectors(self) -> bool:
+        """Whether all item vectors have length 1 (logits are cosines)."""
 
     @abstractmethod
     def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from felid.config import Config
+from felid.errors import DataError
 from felid.models.base import Histories
 from felid.models.items import ItemVectors
 from felid.models.softmax import Negatives, full_softmax_loss, sampled_softmax_loss
@@ -58,7 +59,12 @@ class StepItems:
         counts: Float[Tensor, " N"],
         config: DenseConfig | None,
     ) -> StepItems:
-        """What a model with a dense head of this config needs; None = only histories are read."""
+        """What a model with a dense head of this config needs; None = only histories are read.
+
+        Raises:
+            DataError: a target or an item of a history is cold.
+        """
+        _check_warm(items, histories, targets)
         history = torch.where(histories.real, histories.items, histories.items[:, :1])
         if config is not None and config.softmax == "full":
             return cls(None, items.place[history], items.place[targets])
@@ -69,6 +75,16 @@ class StepItems:
         if negatives is not None:
             negatives = replace(negatives, items=places[2])
         return cls(rows, places[0].view_as(history), places[1], negatives)
+
+
+def _check_warm(items: ItemVectors, histories: Histories, targets: Tensor) -> None:
+    met = torch.cat((histories.items[histories.real], targets))
+    cold = met[items.place[met] >= items.num_warm]
+    if len(cold):
+        raise DataError(
+            f"a training step holds item {int(cold[0])}, which the catalogue marks as cold; leave cold items out of histories "
+            "and targets, or mark it as warm"
+        )
 
 
 class DenseHead(nn.Module):

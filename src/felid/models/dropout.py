@@ -14,13 +14,15 @@ from torch import Tensor, nn
 def dropout(x: Tensor, rate: float) -> Tensor:
     """Zero each element with probability `rate`, and scale the rest by 1 / (1 - rate).
 
-    On a CPU the probability is rounded to a multiple of 2**-16.
+    On a CPU the probability is rounded to a multiple of 2**-16 below 1.
     """
     if x.device.type != "cpu" or not 0 < rate < 1:
         return F.dropout(x, rate)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     lanes, kept = draws.view(torch.int16)[: x.numel()].view(x.shape), torch.empty_like(x)
-    torch.ge(lanes, round(rate * 2**16) - 2**15, out=kept)  # 0 or 1 as numbers: turning booleans into numbers is slow
+    torch.ge(
+        lanes, min(round(rate * 2**16), 2**16 - 1) - 2**15, out=kept
+    )  # 0 or 1 as numbers: turning booleans into numbers is slow
     return x * kept.mul_(1 / (1 - rate))
 
 

@@ -1,7 +1,8 @@
-"""lynx: felid's own model, a causal encoder over items and a small decoder over the codes of the next one.
+"""lynx: felid's own model, a causal encoder over items with two heads: a small decoder over the codes of the next item, and
+a context that is held against item vectors.
 
-One vector per history item (its codes and its text embedding together) makes histories L times shorter than in TIGER,
-and the causal encoder gives every position of a sequence its target in one pass.
+One vector per history item (its codes, its text embedding and one of its own together) makes histories L times shorter than
+in TIGER, and the causal encoder gives every position of a sequence its target in one pass.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from felid.config import Config
+from felid.errors import RequestError
 from felid.models.base import Catalogue, DenseModel, Histories, Losses, Mode, TrainingItems
 from felid.models.dense import DenseConfig, DenseHead, StepItems
 from felid.models.generative import GenerativeModel, Normalize
-from felid.models.items import ItemVectors, sum_of_rows
+from felid.models.items import ItemVectors, check_text_hidden, sum_of_rows
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 
 CODE_STD = 0.05
@@ -53,6 +55,8 @@ class LynxConfig(Config):
     """Whether every warm item has a vector of its own."""
     own_dropout: float = Field(default=0.2, ge=0, lt=1)
     """Probability that an item's own vector is left out in a step of training."""
+    own_prior: float = Field(default=0.0, ge=0)
+    """k: the own vector of an item with n training interactions enters as n / (n + k) of itself; 0 = all of it."""
     text: bool = True
     """Whether item vectors read the text embedding."""
     text_hidden: tuple[int, ...] = ()
@@ -70,7 +74,17 @@ class LynxConfig(Config):
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         if not self.generative_weight and not self.dense_weight:
             raise ValueError("generative_weight and dense_weight are both 0, so there is nothing to learn; raise one of them")
+        if self.own_prior and not self.own_vectors:
+            raise ValueError("own_prior weighs own vectors, and own_vectors=false leaves none; set own_prior=0")
+        check_text_hidden(self.text, self.text_hidden)
         return self
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The ways to rank that such a model is trained for."""
+        if not self.dense_weight:
+            return ("generative",)
+        return ("fused", "generative", "dense") if self.generative_weight else ("fused", "dense")
 
 
 class Lynx(GenerativeModel, DenseModel):
@@ -97,6 +111,7 @@ class Lynx(GenerativeModel, DenseModel):
             text=config.text,
             text_hidden=config.text_hidden,
             own_dropout=config.own_dropout,
+            own_prior=config.own_prior,
         )
         self.item_norm = nn.RMSNorm(width, eps=1e-6)
         self.encoder = Stack(config.layers, shape, causal=True)
@@ -110,9 +125,11 @@ class Lynx(GenerativeModel, DenseModel):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        if not self.config.dense_weight:
-            return ("generative",)
-        return ("fused", "generative", "dense") if self.config.generative_weight else ("fused", "dense")
+        return self.config.modes
+
+    @property
+    def unit_vectors(self) -> bool:
+        return self.config.dense.similarity == "cosine"
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         step = StepItems.of(self.items, histories, targets, items.counts, None if self.dense is None else self.config.dense)
@@ -130,12 +147,17 @@ class Lynx(GenerativeModel, DenseModel):
         return Losses(total, parts)
 
     def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
-        assert self.dense is not None, "the model has no dense head; see `modes`"
-        return self.dense.contexts(histories.last(self._encode_histories(histories)))
+        return self._dense_head().contexts(histories.last(self._encode_histories(histories)))
 
     def item_vectors(self) -> Float[Tensor, "N D"]:
-        assert self.dense is not None, "the model has no dense head; see `modes`"
-        return self.dense.vectors(self._vectors(None))
+        return self._dense_head().vectors(self._vectors(None))
+
+    def _dense_head(self) -> DenseHead:
+        if self.dense is None:
+            raise RequestError(
+                "this lynx has no dense head, so it has no item vectors; train one with model.dense_weight above 0"
+            )
+        return self.dense
 
     def _vectors(self, rows: Int[Tensor, " R"] | None) -> Float[Tensor, "R D"]:
         """Vectors of the items `rows`, or of the whole catalogue."""

@@ -1,8 +1,9 @@
 """A model in a folder of its own: weights, settings and the catalogue it was built for.
 
-The folder holds `config.json` and `model.safetensors` as a checkpoint does, `catalogue/` with `embeddings.npy`, `warm.npy`
-and, for models that read codes, `codes.npy` and `semantic_ids.json`, and `manifest.json` with a digest of each file. It
-appears whole under its name; what is not whole was copied in part, and is refused.
+The folder holds `config.json` and `model.safetensors` as a checkpoint does, `catalogue/` with `embeddings.npy`, `warm.npy`,
+`counts.npy` where training interactions are known and, for models that read codes, `codes.npy` and `semantic_ids.json`, and
+`manifest.json` with a digest of each file. It appears whole under its name; what is not whole was copied in part, and is
+refused. What `fused` needs beside the model (weights chosen on validation, transition memory) belongs to a run and is not here.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ M = TypeVar("M", bound=Model)
 
 def save_pretrained(model: Model, folder: Path) -> None:
     """Write a model with its catalogue; a model that was there before stays until the new one is whole."""
+    folder = _restored(folder)
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder} exists and holds no saved model; choose another folder")
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    part, old = folder.with_name(f".{folder.name}.felid-part"), _former(folder)
     for left in (part, old):
         shutil.rmtree(left, ignore_errors=True)
     (part / CATALOGUE).mkdir(parents=True)
@@ -55,6 +57,7 @@ def from_pretrained(kind: type[M], folder: Path) -> M:
     Raises:
         ArtifactError: not a saved model, not a whole one, or one of another kind.
     """
+    folder = _restored(folder)
     if not _is_model(folder):
         raise ArtifactError(f"{folder} holds no saved model; give a folder that model.save_pretrained wrote")
     for name, digest in read_json(folder / MANIFEST, ("files",))["files"].items():
@@ -67,6 +70,19 @@ def from_pretrained(kind: type[M], folder: Path) -> M:
     return model
 
 
+def _former(folder: Path) -> Path:
+    """Where a model lies while another one takes its name."""
+    return folder.with_name(f".{folder.name}.felid-old")
+
+
+def _restored(folder: Path) -> Path:
+    """The folder by its own name; where a save was interrupted between its last two steps, with the former model back in it."""
+    folder = folder.resolve()
+    if not folder.exists() and _former(folder).exists():
+        os.rename(_former(folder), folder)
+    return folder
+
+
 def _is_model(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and read_json(folder / MANIFEST).get("kind") == KIND
 
@@ -74,6 +90,8 @@ def _is_model(folder: Path) -> bool:
 def _save_catalogue(folder: Path, catalogue: Catalogue) -> None:
     np.save(folder / "embeddings.npy", catalogue.embeddings)
     np.save(folder / "warm.npy", catalogue.warm)
+    if catalogue.counts is not None:
+        np.save(folder / "counts.npy", catalogue.counts)
     if catalogue.ids is not None:
         catalogue.ids.save(folder)
 
@@ -82,4 +100,7 @@ def _load_catalogue(folder: Path) -> Catalogue:
     embeddings: NDArray[np.float32] = np.load(folder / "embeddings.npy", allow_pickle=False)
     warm: NDArray[np.bool_] = np.load(folder / "warm.npy", allow_pickle=False)
     ids = SemanticIds.load(folder) if (folder / "semantic_ids.json").is_file() else None
-    return Catalogue(embeddings, warm, ids)
+    counts: NDArray[np.int64] | None = None
+    if (folder / "counts.npy").is_file():
+        counts = np.load(folder / "counts.npy", allow_pickle=False)
+    return Catalogue(embeddings, warm, ids, counts)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from felid.config import Config
 from felid.models.base import Catalogue, DenseModel, Histories, Losses, Mode, TrainingItems
 from felid.models.dense import DenseConfig, DenseHead, StepItems
-from felid.models.items import ItemVectors
+from felid.models.items import ItemVectors, check_text_hidden
 from felid.models.transformer import BlockShape, Stack, initialize
 
 PLACE_STD = 0.05
@@ -44,6 +46,8 @@ class SASRecConfig(Config):
     """Widths of hidden layers between text embedding and item vector; () is a linear map."""
     own_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that an item's own vector is left out in a step of training; needs `text`."""
+    own_prior: float = Field(default=0.0, ge=0)
+    """k: the own vector of an item with n training interactions enters as n / (n + k) of itself; 0 = all of it."""
     dense: DenseConfig = DenseConfig()
     """Logits and loss."""
 
@@ -53,7 +57,13 @@ class SASRecConfig(Config):
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
         if self.own_dropout and not self.text:
             raise ValueError("own_dropout leaves an item without any vector; set text=true or own_dropout=0")
+        check_text_hidden(self.text, self.text_hidden)
         return self
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The ways to rank that such a model is trained for."""
+        return ("dense", "fused")  # as published first; the transition memory can be asked for
 
 
 class SASRec(DenseModel):
@@ -68,7 +78,12 @@ class SASRec(DenseModel):
         width = config.width
         shape = BlockShape(width, config.heads, width // config.heads, config.feed_forward, config.dropout)
         self.items = ItemVectors(
-            catalogue, width, text=config.text, text_hidden=config.text_hidden, own_dropout=config.own_dropout
+            catalogue,
+            width,
+            text=config.text,
+            text_hidden=config.text_hidden,
+            own_dropout=config.own_dropout,
+            own_prior=config.own_prior,
         )
         self.item_norm = nn.RMSNorm(width, eps=1e-6)
         self.places = nn.Parameter(torch.randn(config.history, width) * PLACE_STD) if config.positions == "learned" else None
@@ -78,7 +93,16 @@ class SASRec(DenseModel):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        return ("dense", "fused")  # as published first; the transition memory can be asked for
+        return self.config.modes
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        known: NDArray[np.bool_] = self.items.known.cpu().numpy()
+        return known
+
+    @property
+    def unit_vectors(self) -> bool:
+        return self.config.dense.similarity == "cosine"
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         step = StepItems.of(self.items, histories, targets, items.counts, self.config.dense)

@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**27}
 """Logits held at once, by device."""
+LEAST_ROWS = 128
+"""Contexts taken at once also where these hold more logits: each slice reads and writes all vectors."""
 COUNT_POWER = 0.75
 """Negatives are drawn in proportion to this power of an item's interactions (Mikolov et al. 2013, arXiv:1310.4546)."""
 
@@ -29,7 +31,8 @@ def full_softmax_loss(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Cross-entropy of the targets over all `vectors`, summed: the loss to minimise (smoothed), and without smoothing.
 
-    The matrix products run in the precision of autocast where it is on, all else in float32.
+    The matrix products of logits and gradients run in the precision of autocast where it is on, all else in float32. The logit
+    of a target is rounded as all others are, so that no context costs less than nothing.
 
     Args:
         contexts: float32, inner products with `vectors` are logits.
@@ -43,7 +46,7 @@ def full_softmax_loss(
     nll = apply(contexts, vectors, targets, dtype)
     if not smoothing:
         return nll, nll.detach()
-    gold, mean = (contexts * F.embedding(targets, vectors)).sum(), contexts.sum(0) @ vectors.mean(0)
+    gold, mean = (contexts * F.embedding(targets, vectors)).sum(), (contexts.sum(0) * vectors.mean(0)).sum()
     return nll + smoothing * (gold - mean), nll.detach()
 
 
@@ -53,10 +56,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, contexts: Tensor, vectors: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         with torch.autocast(contexts.device.type, enabled=False):
-            log_z, of_contexts, of_vectors = _sum_logsumexp(contexts.to(dtype), vectors.to(dtype))
+            nll, of_contexts, of_vectors = _sum_nll(contexts.to(dtype), vectors.to(dtype), targets)
             golds = F.embedding(targets, vectors)
             ctx.save_for_backward(of_contexts.sub_(golds), of_vectors.index_add_(0, targets, contexts, alpha=-1))
-            return log_z - (contexts * golds).sum()
+            return nll
 
     @staticmethod
     @once_differentiable
@@ -65,9 +68,9 @@ class _CrossEntropy(torch.autograd.Function):
         return of_contexts * outer, of_vectors * outer, None, None
 
 
-def _sum_logsumexp(contexts: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum over contexts of the logsumexp of all logits, and its gradients by contexts and vectors; all float32."""
-    rows = max(16, CHUNK_ELEMENTS.get(contexts.device.type, 2**27) // len(vectors))
+def _sum_nll(contexts: Tensor, vectors: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum over contexts of logsumexp(logits) - logit of the target, and the gradients of its first part; all float32."""
+    rows = max(LEAST_ROWS, CHUNK_ELEMENTS.get(contexts.device.type, 2**27) // len(vectors))
     products = contexts.new_empty(min(rows, len(contexts)), len(vectors))  # one for all slices: fresh memory is slow
     floats = products if products.dtype == torch.float32 else torch.empty_like(products, dtype=torch.float32)
     total = torch.zeros((), device=contexts.device)
@@ -76,12 +79,16 @@ def _sum_logsumexp(contexts: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, T
         part = contexts[start : start + rows]
         product = torch.mm(part, vectors.T, out=products[: len(part)])
         weights = floats[: len(part)].copy_(product)
-        top = weights.amax(1, keepdim=True)
+        top, gold = weights.amax(1, keepdim=True), weights.gather(1, targets[start : start + rows, None])
         sums = weights.sub_(top).exp_().sum(1, keepdim=True)
-        total += (sums.log() + top).sum()
+        total += (sums.log() + (top - gold)).sum()
         weights = product.copy_(weights)  # the softmax but for 1 / sums, which is applied to the smaller matrices
         of_contexts[start : start + rows] = (weights @ vectors) / sums
-        of_vectors += weights.T @ (part / sums).to(part.dtype)
+        scaled = (part / sums).to(part.dtype)
+        if scaled.dtype == torch.float32:
+            of_vectors.addmm_(weights.T, scaled)  # without a fresh matrix of that size for every slice
+        else:
+            of_vectors += weights.T @ scaled
     return total, of_contexts, of_vectors
 
 
@@ -132,6 +139,6 @@ def sampled_softmax_loss(
     log_z = torch.cat((gold[:, None], logits), 1).logsumexp(1).sum()
     loss = log_z - gold.sum()
     if smoothing:
-        mean = (-negatives.log_expected).softmax(0) @ others
-        loss = loss + smoothing * (gold.sum() - contexts.sum(0) @ mean)
+        mean = ((-negatives.log_expected).softmax(0)[:, None] * others).sum(0)
+        loss = loss + smoothing * (gold.sum() - (contexts.sum(0) * mean).sum())
     return loss, (log_z - gold.sum()).detach()

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from felid.config import Config
-from felid.models.base import Catalogue, Histories
+from felid.models.base import Catalogue, Histories, Mode
 from felid.models.generative import GenerativeModel, Normalize
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 from felid.tokens import BEGIN
@@ -40,6 +40,11 @@ class TigerConfig(Config):
     """User tokens that user ids are hashed to; 0 = no user token (reproductions found that it hurts)."""
     normalize: Normalize = "vocabulary"
     """What the softmax runs over, in training and in search alike."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The ways to rank that such a model is trained for."""
+        return ("generative",)
 
 
 class Tiger(GenerativeModel):

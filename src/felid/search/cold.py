@@ -11,6 +11,8 @@ from felid.semantic_ids import SemanticIds
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
+ROUNDING = 1e-9
+"""What shares may lack of a whole number of items."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +44,26 @@ class ColdRelatives:
         placed[self.cold] = np.isin(self.family[self.cold], self.family[listed])
         return placed
 
-    def place(self, items: Indices, scores: Floats, limit: int, seen: Indices | None = None) -> tuple[Indices, Floats]:
+    def place(self, items: Indices, scores: Floats, share: float, seen: Indices | None = None) -> tuple[Indices, Floats]:
         """Lists of the same length with cold items in them, each behind the first item of its family.
+
+        The share holds for the first p items of a list, whatever p is, so that a list cut short is the list of fewer items:
+        a cold item for which there is no room yet waits, and stands where it first may.
 
         Args:
             items: (B, k) warm items, best first, -1 at the end.
             scores: (B, k); a cold item gets that of the item it stands behind.
-            limit: at most so many cold items for each user, those that come first.
+            share: of the first p items at most floor(share * p) are cold.
             seen: (B, T) items that are left out, -1 = none.
         """
         user, place = np.nonzero(items >= 0)
-        cold, leader = self._followers(user, items[user, place], limit, seen)
+        cold, leader = self._followers(user, items[user, place], int(share * items.shape[1] + ROUNDING), seen)
+        if len(cold):
+            turn = _rank_in_run(user[leader])  # its own place is `turn` + 2 behind that of the item before it, from 0 and 1
+            earliest = np.ceil((turn + 1) / share - ROUNDING).astype(np.int64) - turn - 2
+            behind = np.maximum(place[leader], earliest)
+            fits = behind < np.bincount(user, minlength=len(items))[user[leader]]
+            cold, leader = cold[fits], (leader + behind - place[leader])[fits]
         order = np.argsort(np.concatenate((np.arange(len(user)), leader)), kind="stable")
         listed = np.concatenate((items[user, place], cold))[order]
         leader = np.concatenate((np.arange(len(user)), leader))[order]

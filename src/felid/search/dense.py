@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from felid.errors import RequestError
 from felid.models.base import DenseModel, Histories
 from felid.search.beam import Results
 from felid.search.top import best
@@ -35,9 +36,39 @@ class VectorScores:
 
     @torch.inference_mode()
     def log_probs(self, histories: Histories) -> Float[Tensor, "B N"]:
-        """Natural log-probability of every item; their exponentials sum to 1 over those that may be recommended."""
-        logits = torch.addmm(self.bias, self.model.contexts(histories).float(), self.vectors.T)
-        return logits.log_softmax(1)
+        """Natural log-probability of every item; their exponentials sum to 1 over those that may be recommended.
+
+        Raises:
+            RequestError: the model computes something other than numbers.
+        """
+        logits = torch.addmm(self.bias, checked(self.model.contexts(histories).float(), "contexts"), self.vectors.T)
+        return logits if torch.isneginf(self.bias).all() else logits.log_softmax(1)
+
+
+@torch.inference_mode()
+def vectors_of(model: DenseModel) -> Float[Tensor, "N D"]:
+    """The item vectors that a model has now, float32; NaN where a cold item has none.
+
+    Raises:
+        RequestError: the vector of a warm item is not finite.
+    """
+    vectors = model.item_vectors().float()
+    checked(vectors[torch.from_numpy(model.catalogue.warm).to(vectors.device)], "vectors of warm items")
+    return vectors
+
+
+def checked(values: Tensor, what: str) -> Tensor:
+    """The values, all of them finite.
+
+    Raises:
+        RequestError: some are not.
+    """
+    if not torch.isfinite(values).all():
+        raise RequestError(
+            f"the model's {what} are not finite, so it can rank nothing; its training diverged or its file is damaged: "
+            "train again, with a lower learning rate if that was the reason"
+        )
+    return values
 
 
 @torch.inference_mode()

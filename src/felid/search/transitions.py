@@ -24,7 +24,7 @@ from felid.models.base import Histories
 WINDOW = 5
 """Steps apart that still count as a transition."""
 POSITIONS = 3
-"""Last items of a history that are looked up."""
+"""Last items of a history that are looked up; of what a model reads of it, so fewer where its `history` is shorter."""
 
 
 @dataclass(frozen=True, eq=False)
