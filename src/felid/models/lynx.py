@@ -49,7 +49,7 @@ class LynxConfig(Config):
     """User tokens that user ids are hashed to; 0 = none."""
     normalize: Normalize = "trie"
     """What the softmax over codes runs over, in training and in search alike."""
-    level_share: float = Field(default=0.1, ge=0, lt=1)
+    level_share: float = Field(default=0.02, ge=0, lt=1)
     """Share of a softmax over all codes of a level in a trie-normalised loss; above 0 cold items can be searched too."""
     own_vectors: bool = True
     """Whether every warm item has a vector of its own."""
@@ -113,7 +113,7 @@ class Lynx(GenerativeModel, DenseModel):
             own_dropout=config.own_dropout,
             own_prior=config.own_prior,
         )
-        self.item_norm = nn.RMSNorm(width, eps=1e-6)
+        self.item_norm, self.history_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
         self.encoder = Stack(config.layers, shape, causal=True)
         initialize(self.encoder, shape)
         if config.generative_weight:  # tokens are small beside contexts, as parts of item vectors; norms make them equal
@@ -134,7 +134,7 @@ class Lynx(GenerativeModel, DenseModel):
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
         step = StepItems.of(self.items, histories, targets, items.counts, None if self.dense is None else self.config.dense)
         vectors = self._warm_vectors() if step.rows is None else self._vectors(step.rows)
-        encoded, real = self._encode(F.embedding(step.history, vectors), histories.users), histories.real
+        encoded, real = self._encode(F.embedding(step.history, vectors), histories), histories.real
         total, parts = torch.zeros((), device=encoded.device), {}
         if self.config.generative_weight:
             assert items.trie is not None
@@ -168,8 +168,10 @@ class Lynx(GenerativeModel, DenseModel):
     def _warm_vectors(self) -> Float[Tensor, "W D"]:
         return self.items.warm() + sum_of_rows(self.tokens.weight, self.item_tokens(self.items.warm_rows))
 
-    def _encode(self, vectors: Float[Tensor, "B T D"], users: Tensor | None) -> Float[Tensor, "B T D"]:
-        vectors = self.item_norm(vectors)
+    def _encode(self, vectors: Float[Tensor, "B T D"], histories: Histories) -> Float[Tensor, "B T D"]:
+        """Encoder states; the codes of a history item stand beside its vector once more, in which text outweighs them."""
+        codes, users = self.item_tokens(histories.items).flatten(0, 1), histories.users
+        vectors = self.item_norm(vectors) + self.history_norm(sum_of_rows(self.tokens.weight, codes)).view_as(vectors)
         if users is not None:
             vectors = vectors + self.tokens(users)[:, None]
         states: Tensor = self.encoder(vectors)  # right padding lies in the future of every real position
@@ -177,7 +179,7 @@ class Lynx(GenerativeModel, DenseModel):
 
     def _encode_histories(self, histories: Histories) -> Float[Tensor, "B T D"]:
         rows, inverse = torch.unique(histories.items, return_inverse=True)
-        return self._encode(F.embedding(inverse, self._vectors(rows)), histories.users)
+        return self._encode(F.embedding(inverse, self._vectors(rows)), histories)
 
     def code_vectors(self, codes: Int[Tensor, "*B"], level: int) -> Float[Tensor, "*B D"]:
         vectors: Tensor = self.code_norm(super().code_vectors(codes, level))
