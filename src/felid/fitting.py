@@ -95,7 +95,7 @@ class Fitting:
         tokens = None
         if isinstance(model, GenerativeModel) and model.layout.num_user_buckets:
             tokens = np.array([model.layout.user_token(user) for user in sequences.user_ids.tolist()], np.int64)
-        counts = torch.from_numpy(np.bincount(sequences.items, minlength=len(self.catalogue.warm)).astype(np.float32))
+        counts = torch.from_numpy(self.split.item_counts(len(self.catalogue.warm)).astype(np.float32))
         trie = trie_of(ids, self.catalogue.warm) if ids is not None else None
         return TrainingData(examples, TrainingItems(counts, trie), tokens)
 

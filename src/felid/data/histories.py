@@ -150,6 +150,4 @@ class LeaveOneOut:
 
     def warm_items(self, num_items: int) -> NDArray[np.bool_]:
         """(N,) True for items with at least one training interaction."""
-        warm = np.zeros(num_items, bool)
-        warm[self.train().items] = True
-        return warm
+        return self.item_counts(num_items) > 0
