@@ -243,15 +243,15 @@ def test_a_trial_is_made_again_when_recipe_space_or_budget_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeSweep(monkeypatch)
-    call = ["lynx", "--trials", "1", "--out", str(tmp_path), "--work", str(tmp_path / "work")]
+    call = ["lynx", "--trials", "2", "--out", str(tmp_path), "--work", str(tmp_path / "work")]
     space = {**sweep.SPACES, "lynx": {**sweep.SPACES["lynx"], "model.dropout": sweep.Even(0.7, 0.8)}}
-    for times, changed in enumerate(([], ["--recipe", "default"], ["--minutes", "3"], ["--seed", "1"]), 1):
+    for made, changed in ((2, []), (4, ["--recipe", "default"]), (6, ["--minutes", "3"]), (7, ["--seed", "1"])):
         sweep.main([*call, *changed])
-        assert len(fake.stages("train")) == times
-        assert "lynx: 1 trials" in capsys.readouterr().out, "the table leaves the others out"
+        assert len(fake.stages("train")) == made, "trial 0 changes nothing, whatever the seed and the space are"
+        assert "lynx: 2 trials" in capsys.readouterr().out, "the table leaves the others out"
     monkeypatch.setattr(sweep, "SPACES", space)
     sweep.main(call)
-    assert len(fake.stages("train")) == 5
+    assert len(fake.stages("train")) == 8
 
 
 def test_the_codes_cost_what_was_noted_when_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
