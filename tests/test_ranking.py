@@ -244,12 +244,9 @@ def test_a_model_that_is_not_finite_is_refused(kind: AnyKind, search: dict[str, 
 
 def test_neighbours_give_cold_items_a_vector_of_the_length_of_others() -> None:
     cosine = {"dense": {"similarity": "cosine"}}
-    one, vectors = ranker("sasrec", changes=cosine, cold_neighbours=5), []
-    of = ranking.VectorScores.of
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking.VectorScores, "of", lambda model, found, bias: (vectors.append(found), of(model, found, bias))[1])
-        one.rank(HISTORIES, 3, True)
-    torch.testing.assert_close(vectors[0].norm(dim=1), torch.ones(18))
+    one = ranker("sasrec", changes=cosine, cold_neighbours=5)
+    assert one.vectors is not None
+    torch.testing.assert_close(one.vectors.vectors.norm(dim=1), torch.ones(18))
 
 
 def test_a_share_of_cold_items_needs_an_id_for_each() -> None:

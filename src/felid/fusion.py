@@ -16,7 +16,7 @@ from felid.ranking import ItemRanker, SearchConfig
 from felid.search.fused import Weights
 
 SHARES = tuple(step / 10 for step in range(11))
-MEMORY = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+MEMORY = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 GRID = tuple(Weights(share, memory) for memory in MEMORY for share in SHARES)
 
 

@@ -85,7 +85,8 @@ class ItemRanker:
     which each has the probability, or stand in a list by `cold_share`, with the score of the item before them.
 
     Args:
-        model: put into evaluation mode.
+        model: put into evaluation mode. Vectors of items and of codes are those that it has now: after further training, make a
+            new ranker.
         catalogue: what the model was told of the items.
         search: settings of the search.
         memory: transitions of the training part, for `fused`; None = they have no say.
@@ -106,6 +107,7 @@ class ItemRanker:
         check_cold_share(self.search, ids=ids is not None, shared=ids is not None and ids.shared)
         self.relatives = None if ids is None or self.search.cold_share is None else ColdRelatives.of(ids, catalogue.warm)
         self.codes = self._code_scores() if self.mode != "dense" and "generative" in model.modes else None
+        self.vectors = self._vector_scores() if self.mode != "generative" else None
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
@@ -117,9 +119,8 @@ class ItemRanker:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
         items = np.full((len(histories), k), -1, np.int64)
         scores = np.full((len(histories), k), -np.inf, np.float32)
-        vectors = self._vector_scores()
         for rows, batch, seen in self._batches(histories, exclude_seen):
-            found = self._search(vectors, batch, seen, k)
+            found = self._search(batch, seen, k)
             width = found.items.shape[1]  # smaller than k where the catalogue is
             items[rows, :width], scores[rows, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
             if self.relatives is not None and self.search.cold_share is not None:
@@ -130,9 +131,8 @@ class ItemRanker:
 
     def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
         """Rows of the users of each batch, and what each voice says of their candidates for lists of k items (mode `fused`)."""
-        vectors = self._vector_scores()
         for rows, batch, seen in self._batches(histories, exclude_seen):
-            yield rows, self._propose(vectors, batch, seen, k)
+            yield rows, self._propose(batch, seen, k)
 
     def score_items(self, histories: Sequences, items: Indices) -> Floats:
         """(M,) scores of M items for the one user of `histories`; -inf for items that cannot be recommended.
@@ -140,39 +140,38 @@ class ItemRanker:
         Cold items that stand in lists by `cold_share` alone have no score of their own.
         """
         wanted = torch.from_numpy(items).to(self.device)
-        batch, vectors = self._batch(self._readable(histories), np.zeros(1, np.int64)), self._vector_scores()
-        dense = None if vectors is None else vectors.log_probs(batch)[0, wanted]
+        batch = self._batch(self._readable(histories), np.zeros(1, np.int64))
+        dense = None if self.vectors is None else self.vectors.log_probs(batch)[0, wanted]
         generative = dense
         if self.codes is not None:
             generative = torch.cat([self.codes.score(batch, part[None])[0] for part in wanted.split(4096)])
         assert generative is not None
-        if self.mode != "fused" or vectors is None or dense is None:
+        if self.mode != "fused" or self.vectors is None or dense is None:
             return generative.cpu().numpy()
-        evidence = Voices(vectors, self.codes, self.memory).evidence(batch)[0, wanted]
+        evidence = Voices(self.vectors, self.codes, self.memory).evidence(batch)[0, wanted]
         return self.weights.fuse(dense, generative, evidence).cpu().numpy()
 
     def recommendable(self) -> NDArray[np.bool_]:
         """(N,) True for items that can stand in a list."""
-        vectors = self._vector_scores()
         able = torch.ones(len(self.catalogue.warm), dtype=torch.bool, device=self.device)
-        if vectors is not None:
-            able &= torch.isfinite(vectors.bias)
+        if self.vectors is not None:
+            able &= torch.isfinite(self.vectors.bias)
         if self.codes is not None:
             able &= self.codes.trie.paths[:, -1] >= 0
         found: NDArray[np.bool_] = able.cpu().numpy()
         return found if self.relatives is None else found | self.relatives.follow(found)
 
-    def _search(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Results:
-        if vectors is None:
+    def _search(self, histories: Histories, seen: Tensor | None, k: int) -> Results:
+        if self.vectors is None:
             assert self.codes is not None
             return self.codes.search(histories, seen, k, self.search.num_beams)
         if self.mode == "dense":
-            return most_probable(vectors.log_probs(histories), seen, k)
-        return self._propose(vectors, histories, seen, k).best(self.weights, k)
+            return most_probable(self.vectors.log_probs(histories), seen, k)
+        return self._propose(histories, seen, k).best(self.weights, k)
 
-    def _propose(self, vectors: VectorScores | None, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
-        assert vectors is not None and self.mode == "fused", "only under fused there are candidates"
-        voices, count = Voices(vectors, self.codes, self.memory), max(k, self.search.candidates)
+    def _propose(self, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
+        assert self.vectors is not None and self.mode == "fused", "only under fused there are candidates"
+        voices, count = Voices(self.vectors, self.codes, self.memory), max(k, self.search.candidates)
         return propose(voices, histories, seen, count, self.search.num_beams, self.weights.memory)
 
     def _code_scores(self) -> CodeScores:
@@ -180,13 +179,10 @@ class ItemRanker:
         assert isinstance(model, GenerativeModel) and ids is not None
         all_items = model.scores_cold_items and self.relatives is None
         trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm)
-        return CodeScores(model, trie.to(self.device), ids.groups if ids.shared else None)
+        return CodeScores.of(model, trie.to(self.device), ids.groups if ids.shared else None)
 
     @torch.inference_mode()
-    def _vector_scores(self) -> VectorScores | None:
-        """The dense head with the item vectors that the model has now; None under `generative`."""
-        if self.mode == "generative":
-            return None
+    def _vector_scores(self) -> VectorScores:
         assert isinstance(self.model, DenseModel)
         vectors, warm = vectors_of(self.model), torch.from_numpy(self.catalogue.warm).to(self.device)
         if self.search.cold_neighbours:

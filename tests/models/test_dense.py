@@ -171,8 +171,9 @@ def gradient_of(kind: DenseKind, changes: dict[str, object], batch: tuple[Histor
 def test_many_negatives_give_the_gradient_of_the_full_softmax(kind: DenseKind) -> None:
     items = training_items(CATALOGUE)
     batch = histories_of(WARM_HISTORIES), torch.tensor([2, 3, 19, 18, *WARM_HISTORIES[2][1:], 17, 12, 16])
-    full = gradient_of(kind, {}, batch, items)
-    sampled = gradient_of(kind, {"dense": {"softmax": "sampled", "negatives": 40_000}}, batch, items)
+    alike: dict[str, object] = {"node_vectors": False} if kind == "lynx" else {}  # only a full softmax has these
+    full = gradient_of(kind, alike, batch, items)
+    sampled = gradient_of(kind, {**alike, "dense": {"softmax": "sampled", "negatives": 40_000}}, batch, items)
     assert float((full - sampled).norm() / full.norm()) < 0.02
 
 
@@ -209,8 +210,7 @@ def test_heads_are_weighted_and_absent_without_weight(weights: tuple[float, floa
     losses.total.backward()
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert not unused, "an absent head has no parameters"
-    parts = {name.split(".")[0] for name, _ in model.named_parameters()}
-    assert ("dense" in parts, "decoder" in parts) == ("dense" in modes, "generative" in modes)
+    assert any(name.startswith("decoder") for name, _ in model.named_parameters()) == ("generative" in modes)
 
 
 def test_settings_that_leave_nothing_are_refused() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from felid.errors import SemanticIdError
 from felid.models.base import Histories
-from felid.models.generative import GenerativeModel, trie_cross_entropy
+from felid.models.generative import Decoded, GenerativeModel, node_logits, trie_cross_entropy
+from felid.models.lynx import Lynx
 from felid.models.torch_trie import TorchTrie
 from felid.search import score_items
 from felid.semantic_ids import SemanticIds
@@ -95,11 +96,12 @@ def test_every_position_of_a_causal_model_is_a_prefix_of_its_own() -> None:
 @torch.no_grad()
 def test_smoothing_spreads_over_valid_children_only(kind: Kind, level_share: float) -> None:
     ids, smoothing = SINGLE_CHILDREN, 0.3
-    model, rows = random_model(kind, ids, normalize="trie"), random_histories(ids)
+    plain = {"node_vectors": False} if kind == "lynx" else {}
+    model, rows = random_model(kind, ids, normalize="trie", **plain), random_histories(ids)
     model.level_share = level_share
     targets, _ = targets_after(model, rows, [0, 2, 4, 1])
     histories = histories_of(rows, user_tokens(model, len(rows)))
-    hidden = model.target_states(histories, targets)
+    hidden = model.target_states(histories, targets).hidden
     wanted = 0.0
     for state, item in zip(hidden, targets.tolist(), strict=True):
         code = ids.codes[item].tolist()
@@ -115,12 +117,33 @@ def test_smoothing_spreads_over_valid_children_only(kind: Kind, level_share: flo
     torch.testing.assert_close(log_probs, likelihood(model, histories, targets, torch_trie(ids))[0])
 
 
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@torch.no_grad()
+def test_a_code_gains_the_mean_corrected_logit_of_the_items_below_it(similarity: str) -> None:
+    ids = catalogue()
+    model, trie = random_model("lynx", ids, dense={"similarity": similarity}), torch_trie(ids)
+    assert isinstance(model, Lynx) and model.corrections is not None
+    vectors, items = model.node_vectors(trie), torch.tensor([3, 8, 19])
+    assert vectors is not None
+    histories, hidden = histories_of(random_histories(ids)[:3]), torch.randn(3, 16)
+    starts = model.start(histories)[0]
+    for level in range(3):
+        found = node_logits(model.queries(hidden, starts, level), trie.paths[items, level], trie, vectors, level)
+        corrected = (model.contexts(histories) + model.corrections[level](hidden)) @ model.item_vectors().T
+        for row, item in enumerate(items.tolist()):
+            prefix = ids.codes[item, :level].tolist()
+            for code in range(ids.sizes[level]):
+                below = [i for i, codes in enumerate(ids.codes.tolist()) if codes[: level + 1] == [*prefix, code]]
+                wanted = corrected[row, below].mean() if below else torch.zeros(())
+                torch.testing.assert_close(found[row, code], wanted, atol=1e-4, rtol=1e-4)
+
+
 def level_gradient(level_share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient norms by decoder outputs (5, 3), log-probabilities and loss of every item of `SINGLE_CHILDREN`."""
-    model = random_model("lynx", SINGLE_CHILDREN)
+    model = random_model("lynx", SINGLE_CHILDREN, node_vectors=False)
     model.level_share = level_share
     hidden = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    log_probs, loss = model.likelihood(hidden, torch.arange(5), torch_trie(SINGLE_CHILDREN))
+    log_probs, loss = model.likelihood(Decoded(hidden, hidden[:, 0]), torch.arange(5), torch_trie(SINGLE_CHILDREN))
     return torch.autograd.grad(loss, hidden)[0].norm(dim=2), log_probs.detach(), loss.detach()
 
 
@@ -134,7 +157,7 @@ def test_single_children_are_learnt_only_with_a_share_over_all_codes() -> None:
 
 
 def test_without_a_share_the_loss_is_the_pure_trie_likelihood_to_the_last_bit() -> None:
-    model, trie, targets = random_model("lynx", SINGLE_CHILDREN), torch_trie(SINGLE_CHILDREN), torch.arange(5)
+    model, trie, targets = random_model("lynx", SINGLE_CHILDREN, node_vectors=False), torch_trie(SINGLE_CHILDREN), torch.arange(5)
     hidden, total = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(())
     for level in range(3):
         nodes = trie.paths[targets, level]
@@ -162,7 +185,7 @@ def test_which_models_can_search_codes_that_training_never_saw(kind: Kind, chang
 def test_smoothing_of_the_vocabulary_softmax_is_that_of_torch() -> None:
     ids = catalogue()
     model, rows, targets = random_model("tiger", ids), random_histories(ids), torch.tensor([1, 2, 3, 4])
-    logits = model.vocabulary_logits(model.target_states(histories_of(rows), targets)).log_softmax(-1)
+    logits = model.vocabulary_logits(model.target_states(histories_of(rows), targets).hidden).log_softmax(-1)
     gold = logits.gather(2, model.item_tokens(targets)[..., None]).sum()
     log_probs, loss = likelihood(model, histories_of(rows), targets, torch_trie(ids), 0.2)
     torch.testing.assert_close(loss, -0.8 * gold - 0.2 * logits.mean(-1).sum())

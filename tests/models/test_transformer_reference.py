@@ -80,7 +80,7 @@ def test_tiger_equals_hugging_face_t5_under_teacher_forcing(user_buckets: int) -
     assert isinstance(model, Tiger)
     rows, targets = random_histories(ids), torch.tensor([3, 0, 19, 7])
     users = user_tokens(model, len(rows))
-    found = model.vocabulary_logits(model.target_states(histories_of(rows, users), targets))
+    found = model.vocabulary_logits(model.target_states(histories_of(rows, users), targets).hidden)
     tokens, mask = reference_inputs(model, rows, users)
     labels = model.item_tokens(targets)
     start = torch.full((len(rows), 1), BEGIN)

@@ -9,6 +9,7 @@ import torch
 
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
+from felid.models.lynx import Lynx
 from felid.search.transitions import POSITIONS, WINDOW
 from tests.tiny import targets_after
 
@@ -17,11 +18,22 @@ Found = list[tuple[int, float]]
 
 
 @torch.no_grad()
-def next_log_probs(model: GenerativeModel, histories: Histories, item: int, level: int, valid: list[int]) -> dict[int, float]:
-    """Log-probabilities of the codes that may follow the first `level` codes of an item, for a batch of one user."""
+def next_log_probs(
+    model: GenerativeModel, histories: Histories, item: int, level: int, below: dict[int, list[int]]
+) -> dict[int, float]:
+    """Log-probabilities of the codes that may follow the first `level` codes of an item, for a batch of one user.
+
+    `below` has the items of the catalogue under each of these codes.
+    """
+    valid = sorted(below)
     targets = targets_after(model, histories.items.tolist(), [item])[0]
-    hidden = model.target_states(histories, targets)[-1, level]
+    decoded = model.target_states(histories, targets)
+    hidden = decoded.hidden[-1, level]
     logits = model.logits(hidden, level).tolist()
+    if isinstance(model, Lynx) and model.config.reads_nodes:
+        vectors, query = model.item_vectors(), model.queries(hidden, decoded.starts[-1], level)
+        for code, items in below.items():
+            logits[code] += sum(float(query @ vectors[item]) for item in items) / len(items)
     over = [logits[c] for c in valid] if model.normalize == "trie" else model.vocabulary_logits(hidden).tolist()
     top = max(over)
     log_z = top + math.log(sum(math.exp(x - top) for x in over))
@@ -38,10 +50,11 @@ def dumb_beam_search(
         grown = []
         for score, prefix in beams:
             continued = [codes for codes in catalogue if codes[:level] == prefix]
-            valid = sorted({codes[level] for codes in continued})
-            for code, gain in next_log_probs(model, histories, catalogue[continued[0]], level, valid).items():
-                below = [item for codes, item in catalogue.items() if codes[: level + 1] == (*prefix, code)]
-                if not set(below) <= excluded:
+            below: dict[int, list[int]] = {}
+            for codes in continued:
+                below.setdefault(codes[level], []).append(catalogue[codes])
+            for code, gain in next_log_probs(model, histories, catalogue[continued[0]], level, below).items():
+                if not set(below[code]) <= excluded:
                     grown.append((score + gain, (*prefix, code)))
         beams = sorted(grown, key=lambda beam: (-beam[0], beam[1]))[:width]
     return [(catalogue[prefix], score) for score, prefix in beams]

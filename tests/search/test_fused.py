@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from felid.models.base import Catalogue, DenseModel
+from felid.models.generative import Decoded
 from felid.models.lynx import Lynx
 from felid.models.torch_trie import TorchTrie
 from felid.search.dense import VectorScores
@@ -60,7 +61,7 @@ def voices_of(system: str, some: Catalogue, with_cold: bool = True) -> tuple[Den
     codes = None
     if "generative" in model.modes:
         assert isinstance(model, Lynx)
-        codes = CodeScores(model, trie, ids.groups if ids.shared else None)
+        codes = CodeScores.of(model, trie, ids.groups if ids.shared else None)
     return model, Voices(VectorScores.of(model, model.item_vectors(), bias), codes, MEMORY)
 
 
@@ -72,7 +73,7 @@ def dumb_likelihood(model: DenseModel, rows: list[list[int]], trie: TorchTrie) -
     for item in np.flatnonzero(trie.paths[:, -1].numpy() >= 0).tolist():
         targets, last = targets_after(model, rows, [item] * len(rows))
         flat, states = targets.clone(), model.target_states(histories_of(rows), targets)
-        scores[:, item] = model.likelihood(states[last], flat[last], trie)[0].numpy()
+        scores[:, item] = model.likelihood(Decoded(states.hidden[last], states.starts[last]), flat[last], trie)[0].numpy()
     return scores
 
 

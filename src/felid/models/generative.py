@@ -11,6 +11,7 @@ normalisations exist, the same in training and in search:
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,11 +21,24 @@ from torch import Tensor, nn
 
 from felid.errors import SemanticIdError
 from felid.models.base import Catalogue, Histories, Losses, Mode, Model, TrainingItems
-from felid.models.torch_trie import TorchTrie
+from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.models.transformer import DecoderState, Stack
 from felid.tokens import TokenLayout
 
 Normalize = Literal["trie", "vocabulary"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a model computes for M targets under teacher forcing.
+
+    Attributes:
+        hidden: (M, L, D) decoder outputs.
+        starts: (M, D) what each decoding starts from.
+    """
+
+    hidden: Tensor
+    starts: Tensor
 
 
 class GenerativeModel(Model):
@@ -56,15 +70,19 @@ class GenerativeModel(Model):
 
     @abstractmethod
     def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
-        """The decoder's first input for each user, and its state."""
+        """What the decoding starts from for each user, and the decoder's state."""
 
     @abstractmethod
-    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
+    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Decoded:
         """Decoder outputs under teacher forcing.
 
         For a causal model the M targets follow every real position of `histories`, row by row; else each follows its
         whole history (M = B).
         """
+
+    def first_inputs(self, starts: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The decoder's first inputs."""
+        return starts
 
     def item_tokens(self, items: Int[Tensor, "*B"]) -> Int[Tensor, "*B L"]:
         """Tokens of items' semantic IDs."""
@@ -78,6 +96,14 @@ class GenerativeModel(Model):
     def logits(self, hidden: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B K"]:
         """Unnormalised float32 scores of the codes of one level (tied output)."""
         return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
+
+    def node_vectors(self, trie: TorchTrie) -> NodeVectors | None:
+        """A vector for each node of a trie, for models that compare codes by the items below them too; else None."""
+        return None
+
+    def queries(self, hidden: Float[Tensor, "*B D"], starts: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B D"]:
+        """What is held against the node vectors of the codes of one level, float32."""
+        raise NotImplementedError("a model with node vectors says what it holds against them")
 
     def vocabulary_logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Unnormalised float32 scores of all tokens."""
@@ -98,11 +124,21 @@ class GenerativeModel(Model):
         return Losses(total, {"generative": -log_probs.detach().sum()})
 
     def likelihood(
-        self, hidden: Float[Tensor, "M L D"], targets: Int[Tensor, " M"], trie: TorchTrie, smoothing: float = 0.0
+        self,
+        decoded: Decoded,
+        targets: Int[Tensor, " M"],
+        trie: TorchTrie,
+        smoothing: float = 0.0,
+        vectors: NodeVectors | None = None,
     ) -> tuple[Float[Tensor, " M"], Float[Tensor, ""]]:
-        """Log-probability of each target item given decoder outputs, and the summed loss to minimise (nats, smoothed)."""
+        """Log-probability of each target item given decoder outputs, and the summed loss to minimise (nats, smoothed).
+
+        `vectors` are those that `node_vectors` gives for the trie, where they are at hand.
+        """
+        hidden, starts = decoded.hidden, decoded.starts
         if self.normalize == "vocabulary":
             return self._vocabulary_loss(hidden, targets, smoothing)
+        vectors = self.node_vectors(trie) if vectors is None else vectors
         log_probs, total = hidden.new_zeros(len(targets), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
         for level in range(self.layout.num_levels):
             nodes = trie.paths[targets, level]
@@ -111,7 +147,11 @@ class GenerativeModel(Model):
             if not len(rows):
                 continue
             logits, codes = self.logits(hidden[rows, level], level), self.codes[targets[rows], level]
-            gold, smooth = trie_cross_entropy(logits, codes, trie.mask(nodes[rows], level))
+            by_node = logits
+            if vectors is not None:
+                queries = self.queries(hidden[rows, level], starts[rows], level)
+                by_node = logits + node_logits(queries, nodes[rows], trie, vectors, level)
+            gold, smooth = trie_cross_entropy(by_node, codes, trie.mask(nodes[rows], level))
             log_probs = log_probs.index_add(0, rows, gold)
             loss = -(1 - smoothing) * gold.sum() - (smoothing * smooth.sum() if smoothing else 0.0)
             if self.level_share:
@@ -128,6 +168,17 @@ class GenerativeModel(Model):
         if smoothing:
             total = F.cross_entropy(logits, tokens.flatten(), reduction="sum", label_smoothing=smoothing)
         return -nll.sum(1), total
+
+
+def node_logits(
+    queries: Float[Tensor, "M D"], nodes: Int[Tensor, " M"], trie: TorchTrie, vectors: NodeVectors, level: int
+) -> Float[Tensor, "M K"]:
+    """Inner products of each query with the vectors of the children of its node, by code; 0 for codes without a child."""
+    found, table, first = queries.new_zeros(len(nodes), trie.sizes[level]), vectors[level], trie.depth_start[level + 1]
+    if level == 0:  # all at the root: one matrix product
+        return found.index_add(1, trie.code[first : first + len(table)], F.linear(queries, table).float())
+    owners, children = trie.children_of(nodes)
+    return found.index_put((owners, trie.code[children]), (queries[owners] * table[children - first]).sum(-1))
 
 
 def trie_cross_entropy(

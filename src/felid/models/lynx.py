@@ -19,10 +19,13 @@ from felid.config import Config
 from felid.errors import RequestError
 from felid.models.base import Catalogue, DenseModel, Histories, Losses, Mode, TrainingItems
 from felid.models.dense import DenseConfig, DenseHead, StepItems
-from felid.models.generative import GenerativeModel, Normalize
+from felid.models.generative import Decoded, GenerativeModel, Normalize
 from felid.models.items import ItemVectors, check_text_hidden, sum_of_rows
+from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 
+QUERY_STD = 0.1
+"""Spread of what decoder outputs first add to queries."""
 CODE_STD = 0.05
 """Spread of first code vectors, close to that of own vectors and text projections."""
 
@@ -51,6 +54,9 @@ class LynxConfig(Config):
     """What the softmax over codes runs over, in training and in search alike."""
     level_share: float = Field(default=0.02, ge=0, lt=1)
     """Share of a softmax over all codes of a level in a trie-normalised loss; above 0 cold items can be searched too."""
+    node_vectors: bool = True
+    """Whether a code's logit also holds the mean vector of the items below it in the trie against the user's context. Without
+    effect under `normalize: vocabulary`, and beside a sampled softmax, which is there to avoid the vectors of all items."""
     own_vectors: bool = True
     """Whether every warm item has a vector of its own."""
     own_dropout: float = Field(default=0.2, ge=0, lt=1)
@@ -86,13 +92,20 @@ class LynxConfig(Config):
             return ("generative",)
         return ("fused", "generative", "dense") if self.generative_weight else ("fused", "dense")
 
+    @property
+    def reads_nodes(self) -> bool:
+        """Whether such a model compares codes by the items below them."""
+        return bool(self.generative_weight) and self.node_vectors and self.normalize == "trie" and self.dense.softmax == "full"
+
 
 class Lynx(GenerativeModel, DenseModel):
     """Item vectors -> causal encoder -> for every position a decoder over the L codes of the next item, and a context.
 
-    An item's vector is the sum of its code tokens, its text projection and its own vector. The decoder starts from its
-    position's encoder output and reads all encoder outputs up to it by cross-attention; the dense head holds the context
-    against the same item vectors.
+    An item's vector is the sum of its code tokens, its text projection and its own vector. The dense head holds the context of
+    a position against item vectors. The decoder starts from that context, and reads all encoder outputs up to its position by
+    cross-attention. A code's logit is the sum of two: decoder output and code token, a matter of the code alone, and the
+    context, corrected by the decoder, against the mean vector of the items below that node of the trie. The second is their mean
+    dense logit before the correction, so the generative head need not learn anew what the dense one knows of single items.
     """
 
     causal: ClassVar[bool] = True
@@ -120,7 +133,12 @@ class Lynx(GenerativeModel, DenseModel):
             self.context, self.code_norm = nn.Linear(width, width), nn.RMSNorm(width, eps=1e-6)
             self.decoder = Stack(config.decoder_layers, shape, causal=True, cross=True)
             initialize(self.decoder, shape)
-        self.dense = DenseHead(config.dense, width) if config.dense_weight else None
+        self.corrections: nn.ModuleList | None = None
+        if config.reads_nodes:
+            self.corrections = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in self.layout.sizes)
+            for correction in self.corrections.parameters():
+                nn.init.normal_(correction, std=QUERY_STD * width**-0.5)
+        self.dense = DenseHead(config.dense, width)
         nn.init.normal_(self.tokens.weight, std=CODE_STD)
 
     @property
@@ -132,18 +150,23 @@ class Lynx(GenerativeModel, DenseModel):
         return self.config.dense.similarity == "cosine"
 
     def forward(self, histories: Histories, targets: Int[Tensor, " M"], items: TrainingItems, smoothing: float = 0.0) -> Losses:
-        step = StepItems.of(self.items, histories, targets, items.counts, None if self.dense is None else self.config.dense)
+        config = self.config
+        step = StepItems.of(
+            self.items, histories, targets, items.counts, config.dense if config.dense_weight or config.reads_nodes else None
+        )
         vectors = self._warm_vectors() if step.rows is None else self._vectors(step.rows)
         encoded, real = self._encode(F.embedding(step.history, vectors), histories), histories.real
+        contexts, held = self.dense.contexts(encoded), self.dense.vectors(vectors)
         total, parts = torch.zeros((), device=encoded.device), {}
-        if self.config.generative_weight:
+        if config.generative_weight:
             assert items.trie is not None
-            log_probs, loss = self.likelihood(self._decode(encoded, real, targets), targets, items.trie, smoothing)
-            total, parts["generative"] = total + self.config.generative_weight * loss, -log_probs.detach().sum()
-        if self.dense is not None:
-            contexts = self.dense.contexts(encoded[real])
-            loss, parts["dense"] = self.dense.loss(contexts, self.dense.vectors(vectors), step, smoothing)
-            total = total + self.config.dense_weight * loss
+            nodes = items.trie.means(held, self.items.warm_rows) if config.reads_nodes else None
+            decoded = self._decode(encoded, contexts, real, targets)
+            log_probs, loss = self.likelihood(decoded, targets, items.trie, smoothing, nodes)
+            total, parts["generative"] = total + config.generative_weight * loss, -log_probs.detach().sum()
+        if config.dense_weight:
+            loss, parts["dense"] = self.dense.loss(contexts[real], held, step, smoothing)
+            total = total + config.dense_weight * loss
         return Losses(total, parts)
 
     def contexts(self, histories: Histories) -> Float[Tensor, "B D"]:
@@ -153,7 +176,7 @@ class Lynx(GenerativeModel, DenseModel):
         return self._dense_head().vectors(self._vectors(None))
 
     def _dense_head(self) -> DenseHead:
-        if self.dense is None:
+        if not self.config.dense_weight:
             raise RequestError(
                 "this lynx has no dense head, so it has no item vectors; train one with model.dense_weight above 0"
             )
@@ -185,21 +208,37 @@ class Lynx(GenerativeModel, DenseModel):
         vectors: Tensor = self.code_norm(super().code_vectors(codes, level))
         return vectors
 
+    def node_vectors(self, trie: TorchTrie) -> NodeVectors | None:
+        if not self.config.reads_nodes:
+            return None
+        return trie.means(self.dense.vectors(self._vectors(None)), torch.arange(len(self.codes), device=self.codes.device))
+
+    def queries(self, hidden: Float[Tensor, "*B D"], starts: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B D"]:
+        assert self.corrections is not None
+        correction: Tensor = self.corrections[level](hidden)
+        return starts + correction.float()
+
     def start(self, histories: Histories) -> tuple[Float[Tensor, "B D"], DecoderState]:
         encoded = self._encode_histories(histories)
         padding = padding_bias(histories.lengths, encoded.shape[1])
-        first: Tensor = self.context(histories.last(encoded))
-        return first, self.decoder.remember(encoded, padding)
+        return self.dense.contexts(histories.last(encoded)), self.decoder.remember(encoded, padding)
 
-    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
-        return self._decode(self._encode_histories(histories), histories.real, targets)
+    def first_inputs(self, starts: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        inputs: Tensor = self.context(starts)
+        return inputs
 
-    def _decode(self, encoded: Float[Tensor, "B T D"], real: Tensor, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
+    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Decoded:
+        encoded = self._encode_histories(histories)
+        return self._decode(encoded, self.dense.contexts(encoded), histories.real, targets)
+
+    def _decode(
+        self, encoded: Float[Tensor, "B T D"], contexts: Float[Tensor, "B T D"], real: Tensor, targets: Int[Tensor, " M"]
+    ) -> Decoded:
         levels, (batch, length, width) = self.layout.num_levels, encoded.shape
         codes = encoded.new_zeros(batch, length, levels - 1, width)
         codes[real] = self.code_norm(self.tokens(self.item_tokens(targets)[:, :-1])).to(encoded.dtype)
-        inputs = torch.cat((self.context(encoded)[:, :, None], codes), 2)
+        inputs = torch.cat((self.first_inputs(contexts)[:, :, None].to(encoded.dtype), codes), 2)
         # the decoder of a position reads the encoder up to that position
         future = torch.full((length, length), -torch.inf, device=encoded.device).triu(1).repeat_interleave(levels, 0)
         states: Tensor = self.decoder(inputs.flatten(0, 1), None, encoded, future[None, None])
-        return states.view(batch, length, levels, width)[real]
+        return Decoded(states.view(batch, length, levels, width)[real], contexts[real])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from felid.config import Config
 from felid.models.base import Catalogue, Histories, Mode
-from felid.models.generative import GenerativeModel, Normalize
+from felid.models.generative import Decoded, GenerativeModel, Normalize
 from felid.models.transformer import BlockShape, DecoderState, Stack, initialize, padding_bias
 from felid.tokens import BEGIN
 
@@ -74,9 +74,9 @@ class Tiger(GenerativeModel):
         begin = self.tokens.weight[BEGIN].expand(len(histories.items), -1)
         return begin, self.decoder.remember(*self._encode(histories))
 
-    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Float[Tensor, "M L D"]:
+    def target_states(self, histories: Histories, targets: Int[Tensor, " M"]) -> Decoded:
         memory, padding = self._encode(histories)
         tokens = self.item_tokens(targets)
         inputs = torch.cat((torch.full_like(tokens[:, :1], BEGIN), tokens[:, :-1]), 1)
-        states: Tensor = self.decoder(self.tokens(inputs), None, memory, padding)
-        return states
+        vectors = self.tokens(inputs)
+        return Decoded(self.decoder(vectors, None, memory, padding), vectors[:, 0])

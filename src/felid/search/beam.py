@@ -15,7 +15,7 @@ from torch import Tensor
 
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
-from felid.models.torch_trie import TorchTrie
+from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.search.steps import Steps, along
 from felid.search.top import largest
 from felid.trie import ROOT
@@ -74,6 +74,7 @@ def beam_search(
     num_beams: int,
     excluded: Int[Tensor, "B E"] | None = None,
     also: Int[Tensor, "B M"] | None = None,
+    vectors: NodeVectors | None = None,
 ) -> Results:
     """The `num_beams` most probable items of the trie that a beam search of that width finds.
 
@@ -87,10 +88,12 @@ def beam_search(
         num_beams: W >= 1.
         excluded: (B, E) item_index that a user must not get, padded with -1.
         also: (B, M) items of the trie to score on the way; prefixes that they share with the beams are computed once.
+        vectors: what the model's `node_vectors` gives for the trie, where it is at hand.
     """
     batch, device = len(histories.items), histories.items.device
     closed = Excluded.of(excluded, trie) if excluded is not None and excluded.shape[1] else None
-    steps, paths = Steps(model, histories, trie), trie.paths[torch.zeros_like(histories.items[:, :0]) if also is None else also]
+    steps = Steps(model, histories, trie, vectors)
+    paths = trie.paths[torch.zeros_like(histories.items[:, :0]) if also is None else also]
     scores, further = torch.zeros(batch, 1, device=device), torch.zeros(paths.shape[:2], device=device)
     nodes = torch.full((batch, 1), ROOT, device=device)
     parents = torch.zeros(batch, 1 + paths.shape[1], dtype=torch.long, device=device)  # of the beams, then of `also`
@@ -115,7 +118,7 @@ def _results(nodes: Int[Tensor, "B W"], scores: Tensor, further: Tensor, trie: T
     order = scores.sort(dim=1, descending=True, stable=True).indices
     scores, nodes = scores.gather(1, order), nodes.gather(1, order)
     found = torch.isfinite(scores)
-    items = torch.where(found, trie.leaf_item[nodes - trie.first_leaf], -1)
+    items = torch.where(found, trie.leaf_item[nodes - trie.depth_start[-2]], -1)
     missing = (0, num_beams - items.shape[1])
     return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf), further)
 

@@ -8,19 +8,27 @@ from torch import Tensor
 
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
-from felid.models.torch_trie import TorchTrie
+from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.search.steps import Steps, along
 
 
 @torch.inference_mode()
-def score_items(model: GenerativeModel, histories: Histories, items: Int[Tensor, "B M"], trie: TorchTrie) -> Float[Tensor, "B M"]:
+def score_items(
+    model: GenerativeModel,
+    histories: Histories,
+    items: Int[Tensor, "B M"],
+    trie: TorchTrie,
+    vectors: NodeVectors | None = None,
+) -> Float[Tensor, "B M"]:
     """Natural log-probability of M items for each of B users, float32; all items must be in the trie.
 
-    With `normalize: trie` the exponentials of all items of the trie sum to 1.
+    With `normalize: trie` the exponentials of all items of the trie sum to 1. `vectors` are what the model's `node_vectors` gives
+    for the trie, where they are at hand.
     """
     if not items.shape[1]:
         return torch.zeros(items.shape, device=items.device)
-    paths, steps, scores = trie.paths[items], Steps(model, histories, trie), torch.zeros(items.shape, device=items.device)
+    steps = Steps(model, histories, trie, vectors)
+    paths, scores = trie.paths[items], torch.zeros(items.shape, device=items.device)
     parents = torch.zeros_like(items)
     for level in range(len(trie.sizes)):
         scores = scores + along(steps.gains(paths[:, :, level], parents), paths, level, trie)

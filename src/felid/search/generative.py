@@ -10,7 +10,7 @@ from torch import Tensor
 
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
-from felid.models.torch_trie import TorchTrie
+from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.search.beam import Results, beam_search
 from felid.search.exact import score_items
 from felid.semantic_ids import IdGroups
@@ -24,11 +24,19 @@ class CodeScores:
         model: in evaluation mode.
         trie: those items.
         groups: the items of each ID where they share IDs, else None.
+        vectors: the model's vectors of the trie's nodes, for models that have them.
     """
 
     model: GenerativeModel
     trie: TorchTrie
     groups: IdGroups | None
+    vectors: NodeVectors | None
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: GenerativeModel, trie: TorchTrie, groups: IdGroups | None) -> CodeScores:
+        """With the vectors that the model's nodes have now."""
+        return cls(model, trie, groups, model.node_vectors(trie))
 
     def search(
         self,
@@ -49,16 +57,17 @@ class CodeScores:
         """
         num_beams = max(num_beams, count)
         if self.groups is None:
-            found = beam_search(self.model, histories, self.trie, num_beams, seen, also)
+            found = beam_search(self.model, histories, self.trie, num_beams, seen, also, self.vectors)
             return Results(found.items[:, :count], found.scores[:, :count], found.also)
         known, device = None if seen is None else seen.cpu().numpy(), histories.items.device
         closed = None if known is None else torch.from_numpy(self.groups.used_up(known)).to(device)
-        found = beam_search(self.model, histories, self.trie, num_beams, closed, also)
+        found = beam_search(self.model, histories, self.trie, num_beams, closed, also, self.vectors)
         items, scores = self.groups.expand(found.items.cpu().numpy(), found.scores.cpu().numpy(), count, known)
         return Results(torch.from_numpy(items).to(device), torch.from_numpy(scores).to(device), found.also)
 
     def score(self, histories: Histories, items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Natural log-probabilities; -inf for items outside the trie."""
         inside = self.trie.paths[items, -1] >= 0
-        scores = score_items(self.model, histories, torch.where(inside, items, self.trie.leaf_item[0]), self.trie)
+        asked = torch.where(inside, items, self.trie.leaf_item[0])
+        scores = score_items(self.model, histories, asked, self.trie, self.vectors)
         return scores.masked_fill(~inside, -torch.inf)

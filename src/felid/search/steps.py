@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from felid.models.base import Histories
-from felid.models.generative import GenerativeModel
-from felid.models.torch_trie import TorchTrie
+from felid.models.generative import GenerativeModel, node_logits
+from felid.models.torch_trie import NodeVectors, TorchTrie
 
 
 class Steps:
@@ -22,10 +22,12 @@ class Steps:
         model: in evaluation mode.
         histories: B users.
         trie: the items that codes are compared within.
+        vectors: what the model's `node_vectors` gives for the trie, where it is at hand.
     """
 
-    def __init__(self, model: GenerativeModel, histories: Histories, trie: TorchTrie) -> None:
+    def __init__(self, model: GenerativeModel, histories: Histories, trie: TorchTrie, vectors: NodeVectors | None = None) -> None:
         self.model, self.trie, self.level = model, trie, 0
+        self.vectors = model.node_vectors(trie) if vectors is None else vectors
         self.start, self.state = model.start(histories)
         self.slots = torch.zeros(len(self.start), 1, dtype=torch.long, device=self.start.device)
 
@@ -39,7 +41,10 @@ class Steps:
         ordered, order = nodes.sort(1)
         places, slots = compact(self._open(ordered))
         chosen, origin = ordered.gather(1, places), order.gather(1, places)
-        inputs = self.start[:, None] if self.level == 0 else self.model.code_vectors(self.trie.code[chosen], self.level - 1)
+        if self.level == 0:
+            inputs = self.model.first_inputs(self.start)[:, None]
+        else:
+            inputs = self.model.code_vectors(self.trie.code[chosen], self.level - 1)
         state = self.state.choose(self.slots.gather(1, parents.gather(1, origin)))
         hidden, self.state = self.model.decoder.decode_step(inputs, state)
         gains = self._log_probs(hidden, chosen)
@@ -65,7 +70,11 @@ class Steps:
         absent = children > last[:, :, None]
         codes = trie.code[torch.minimum(children, last[:, :, None])]
         if model.normalize == "trie":
-            logits = model.logits(hidden, self.level).gather(2, codes).masked_fill(absent, -torch.inf)
+            logits = model.logits(hidden, self.level)
+            if self.vectors is not None:
+                queries = model.queries(hidden, self.start[:, None].expand_as(hidden), self.level).flatten(0, 1)
+                logits = logits + node_logits(queries, nodes.flatten(), trie, self.vectors, self.level).view_as(logits)
+            logits = logits.gather(2, codes).masked_fill(absent, -torch.inf)
             return logits - logits.logsumexp(2, keepdim=True)
         vocabulary = model.vocabulary_logits(hidden)
         logits = vocabulary[..., model.layout.level_tokens(self.level)].gather(2, codes)
