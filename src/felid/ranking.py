@@ -49,7 +49,7 @@ class SearchConfig(Config):
     """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
     batch_users: int = Field(default=64, ge=1)
     """Users searched at once; a CPU is fastest while their activations fit its caches, a GPU wants more of them."""
-    candidates: int = Field(default=100, ge=1)
+    candidates: int = Field(default=50, ge=1)
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
     """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was. Without effect on

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from felid.errors import SemanticIdError
 from felid.models.base import Histories
-from felid.models.generative import Decoded, GenerativeModel, node_logits, trie_cross_entropy
+from felid.models.generative import Decoded, GenerativeModel, trie_cross_entropy
 from felid.models.lynx import Lynx
+from felid.models.nodes import node_logits
 from felid.models.torch_trie import TorchTrie
 from felid.search import score_items
 from felid.semantic_ids import SemanticIds

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from felid.errors import SemanticIdError
 from felid.models.base import Catalogue, Histories, Losses, Mode, Model, TrainingItems
+from felid.models.nodes import node_logits
 from felid.models.torch_trie import NodeVectors, TorchTrie
 from felid.models.transformer import DecoderState, Stack
 from felid.tokens import TokenLayout
@@ -168,17 +169,6 @@ class GenerativeModel(Model):
         if smoothing:
             total = F.cross_entropy(logits, tokens.flatten(), reduction="sum", label_smoothing=smoothing)
         return -nll.sum(1), total
-
-
-def node_logits(
-    queries: Float[Tensor, "M D"], nodes: Int[Tensor, " M"], trie: TorchTrie, vectors: NodeVectors, level: int
-) -> Float[Tensor, "M K"]:
-    """Inner products of each query with the vectors of the children of its node, by code; 0 for codes without a child."""
-    found, table, first = queries.new_zeros(len(nodes), trie.sizes[level]), vectors[level], trie.depth_start[level + 1]
-    if level == 0:  # all at the root: one matrix product
-        return found.index_add(1, trie.code[first : first + len(table)], F.linear(queries, table).float())
-    owners, children = trie.children_of(nodes)
-    return found.index_put((owners, trie.code[children]), (queries[owners] * table[children - first]).sum(-1))
 
 
 def trie_cross_entropy(

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from felid.models.base import Histories
-from felid.models.generative import GenerativeModel, node_logits
+from felid.models.generative import GenerativeModel
+from felid.models.nodes import node_logits
 from felid.models.torch_trie import NodeVectors, TorchTrie
 
 
