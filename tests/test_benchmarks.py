@@ -580,9 +580,15 @@ def test_validation_metrics_are_reported_by_group() -> None:
 
     result = evaluate(First(), EvaluationSet(histories, np.array([0, 5, 6, 7])), (5, 10), True, 12)
     groups = np.array(["warm", "cold", "warm", "warm"])
-    found = validate.metrics_of(result, groups)
+    sizes = {"warm": 3, "cold": 1}
+    found = validate.metrics_of(result, groups, sizes)
     assert (found["all"]["recall@10"], found["warm"]["recall@10"], found["cold"]["recall@10"]) == (0.5, pytest.approx(1 / 3), 1.0)
-    assert "cold" not in validate.metrics_of(result, np.full(4, "warm"))
+    assert found["all"] == pytest.approx({name: dict(result.metrics())[name] for name in result.names})
+    more = validate.metrics_of(result, groups, {"warm": 30, "cold": 1})
+    assert more["all"]["recall@10"] == pytest.approx((30 / 3 + 1) / 31), "a sample of the warm users stands for all of them"
+    assert "cold" not in validate.metrics_of(result, np.full(4, "warm"), {"warm": 4, "cold": 0})
+    assert sorted(validate.sample_of(np.arange(9), None)) == list(range(9))
+    assert len(set(validate.sample_of(np.arange(9), 4).tolist())) == 4
     frame = validate.ranks_of("dense", result, groups)
     assert frame.filter(group="cold")["rank"].to_list() == [5]
     assert frame["part"].unique().to_list() == ["validation"]
