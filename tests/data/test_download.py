@@ -145,6 +145,7 @@ def test_no_connection_is_one_sentence(target: Path) -> None:
     with pytest.raises(DataError, match=r"could not be downloaded .* put the file at .* by hand") as caught:
         fetch("http://127.0.0.1:9/data.gz", target)
     assert "\n" not in str(caught.value)
+    assert not target.parent.exists(), "what cannot be reached leaves no folder"
 
 
 def test_data_home_is_the_variable_or_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from felid.data.filters import NO_FILTER
+from felid.data.filters import NO_FILTER, FilterConfig
 from felid.data.sources import Amazon2014Config, MovieLens100KConfig, amazon, fingerprint, load_dataset, locate, movielens
+from felid.embedding import TextConfig, item_texts
 from felid.errors import DataError
+from tests.raw_files import put_amazon as put_raw_amazon
 
 UNREACHABLE = "http://127.0.0.1:9/"
 
@@ -174,3 +176,50 @@ def test_amazon_offline_says_what_to_put_where(home: Path) -> None:
         fingerprint(Amazon2014Config(name="Sports_and_Outdoors"))
     assert "amazon-beauty-2014" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_all_reviews_with_five_per_user_and_no_item_core(home: Path) -> None:
+    put_raw_amazon(home, core="")
+    five = FilterConfig(min_user_interactions=5, min_item_interactions=1)
+    dataset = load_dataset(Amazon2014Config(reviews="all"), five)
+    assert dataset.name == "amazon-2014-Beauty-all"
+    counts = dataset.statistics()
+    assert (counts["num_users"], counts["num_items"], counts["num_interactions"]) == (17, 12, 105)
+    assert counts["num_items_without_interactions"] == 0, "what only a short reviewer took leaves the catalogue"
+    with pytest.warns(UserWarning, match="items without any text: 1"):
+        wide = load_dataset(Amazon2014Config(reviews="all"), FilterConfig(min_user_interactions=5))
+    assert wide.statistics()["num_items_without_interactions"] == 2
+
+
+def test_all_reviews_may_be_python_literals(home: Path) -> None:
+    put_amazon(home, [repr(review) for review in REVIEWS], [repr(product) for product in PRODUCTS])
+    (home / "amazon-2014" / "reviews_Beauty_5.json.gz").rename(home / "amazon-2014" / "reviews_Beauty.json.gz")
+    with pytest.warns(UserWarning, match="items without any text: 1"):
+        dataset = load_dataset(Amazon2014Config(reviews="all"), NO_FILTER)
+    assert dataset.interactions["item_id"].to_list() == ["B1", "B2", "0007", "B1"]
+
+
+def test_all_reviews_are_not_taken_from_the_prepared_five_core(home: Path) -> None:
+    folder = home / "amazon-beauty-2014"
+    folder.mkdir()
+    for name in ("interactions", "items"):
+        pl.DataFrame({"user_id": [1], "item_id": [2]}).write_parquet(folder / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"put reviews_Beauty\.json\.gz and meta_Beauty\.json\.gz") as caught:
+        load_dataset(Amazon2014Config(reviews="all"))
+    assert "parquet" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Sports_and_Outdoors", "Toys_and_Games"])
+def test_text_is_title_price_brand_and_category_in_this_order(home: Path, name: str) -> None:
+    put_raw_amazon(home, name)
+    dataset = load_dataset(Amazon2014Config(name=name), FilterConfig(min_item_interactions=5))
+    columns = {column: dataset.items[column].to_list() for column in dataset.items.columns}
+    texts = dict(zip(dataset.item_ids.tolist(), item_texts(columns, TextConfig())[0], strict=True))
+    assert (
+        texts["F000000003"]
+        == 'title: Clay Mask "Blue Hour"; price: 14; brand: Lune & Co; categories: Skin Care > Masks, Gift Sets'
+    )
+    assert texts["F000000012"] == "brand: Coterie; categories: Beauty"
+    bare = TextConfig(columns=("title", "brand", "price", "categories"), separator=" | ", labels=False)
+    texts = dict(zip(dataset.item_ids.tolist(), item_texts(columns, bare)[0], strict=True))
+    assert texts["F000000002"] == "Meadowhand Nettle Shampoo & Rinse | Meadowhand | 8.25 | Hair Care > Shampoo"

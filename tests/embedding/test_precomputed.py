@@ -113,7 +113,7 @@ def test_malformed_files_are_refused(tmp_path: Path):
     pl.DataFrame({"id": [1], "x": [0.5]}).write_parquet(tmp_path / "v.parquet")
     refuses("has columns id, x; expected item_id", PrecomputedConfig(vectors=tmp_path / "v.parquet"))
     (tmp_path / "v.csv").write_text("1,2")
-    refuses("expected .npy or .parquet", PrecomputedConfig(vectors=tmp_path / "v.csv"))
+    refuses("expected .npy, .parquet or .pkl", PrecomputedConfig(vectors=tmp_path / "v.csv"))
 
 
 def test_ids_beside_parquet_have_no_effect_and_say_so(tmp_path: Path):

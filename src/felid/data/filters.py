@@ -10,15 +10,16 @@ from felid.errors import DataError
 
 
 class FilterConfig(Config):
-    """Which users and items are kept; each minimum is off at 0 or 1.
+    """Which users and items are kept.
 
     With both on, the filters alternate until nothing changes (a k-core of the user-item graph).
     """
 
     min_user_interactions: int = Field(5, ge=0)
-    """Interactions a user needs (5 in the TIGER, S3-Rec and SASRec protocol); shorter users are dropped."""
+    """Interactions a user needs (5 in the TIGER, S3-Rec and SASRec protocol); shorter users are dropped. Off at 0 or 1."""
     min_item_interactions: int = Field(0, ge=0)
-    """Interactions an item needs; rarer items leave the interactions and the catalogue. Off: cold items stay."""
+    """Interactions an item needs; rarer items leave the interactions and the catalogue. 1: no core, but items that no kept user
+    took leave the catalogue. 0: they stay, as cold items."""
 
 
 NO_FILTER = FilterConfig(min_user_interactions=0, min_item_interactions=0)
@@ -50,7 +51,7 @@ def apply_filters(
     if kept.is_empty():
         raise DataError(_nothing_left(interactions, config))
     catalogue = items
-    if config.min_item_interactions > 1:
+    if config.min_item_interactions:
         catalogue = items.filter(pl.col("item_id").is_in(kept["item_id"].unique().implode()))
     return kept, catalogue, _notes(interactions, kept, len(items) - len(catalogue), config)
 

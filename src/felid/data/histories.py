@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -50,8 +51,11 @@ class Sequences:
         kept_before = np.concatenate(([0], np.cumsum(kept))).astype(np.int64)
         return Sequences(self.user_ids, kept_before[self.offsets], self.items[kept])
 
-    def take(self, rows: NDArray[np.int64], drop_last: int = 0) -> Sequences:
-        """The given users in the given order, each without its last `drop_last` items (at least that many must exist)."""
+    def take(self, rows: NDArray[np.int64], drop_last: int | NDArray[np.int64] = 0) -> Sequences:
+        """The given users in the given order, each without its last `drop_last` items (at least that many must exist).
+
+        `drop_last` is one number, or (rows,) one for each.
+        """
         lengths = self.lengths[rows] - drop_last
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -92,41 +96,73 @@ class HeldOut:
 
 
 @dataclass(frozen=True, eq=False)
-class LeaveOneOut:
-    """Last item = test, last but one = validation, the rest = training.
+class Cuts:
+    """Where each user's items are cut into parts; what comes before a target is its history (`felid.data.split` chooses).
 
-    Users with fewer than three items have nothing to hold out: all their items train, and they are not evaluated. Interactions
-    with items that are held out leave the training part, whose neighbours then follow each other; histories and targets of the
-    evaluated parts keep them, since a new item is something that a user may well have taken.
+    Attributes:
+        train: (U,) int64, so many of the first items train.
+        validation: (U,) int64, place of the validation target, from 0; -1 = the user is not validated on.
+        test: (U,) int64, the same of the test target.
+        rule: how they were chosen, in words.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    rule: str
+
+    @classmethod
+    def last_two(cls, lengths: NDArray[np.int64]) -> Cuts:
+        """Last item = test, last but one = validation, the rest = training.
+
+        Users with fewer than three items have nothing to hold out: all their items train, and they are not evaluated.
+        """
+        has = lengths >= 3
+        validation, test = (np.where(has, lengths - drop, -1) for drop in (2, 1))
+        return cls(np.where(has, lengths - 2, lengths), validation, test, "last item = test, last but one = validation")
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    """Each user's items cut into a training part, at most one validation target and at most one test target.
+
+    Interactions with items that are held out leave the training part, whose neighbours then follow each other; histories and
+    targets of the evaluated parts keep them, since a new item is something that a user may well have taken.
 
     Attributes:
         sequences: all users.
         held_out: the items to keep out of training; None = there are none.
+        cuts: where; None = `Cuts.last_two`.
     """
 
     sequences: Sequences
     held_out: HeldOut | None = None
+    cuts: Cuts | None = None
+
+    @cached_property
+    def _cuts(self) -> Cuts:
+        return self.cuts or Cuts.last_two(self.sequences.lengths)
 
     @property
     def evaluated(self) -> NDArray[np.int64]:
-        """(U',) rows of the users with at least three items."""
-        return np.flatnonzero(self.sequences.lengths >= 3)
+        """(U',) rows of the users with a test target."""
+        return np.flatnonzero(self._cuts.test >= 0)
 
     def train(self) -> Sequences:
         """Training sequences of all users, in the order of `sequences`; some may be empty."""
         s = self.sequences
-        keep = np.ones(len(s.items), bool)
-        ends = s.offsets[1:][self.evaluated]
-        keep[ends - 1] = keep[ends - 2] = False
+        place = np.arange(len(s.items)) - np.repeat(s.offsets[:-1], s.lengths)
+        keep = place < np.repeat(self._cuts.train, s.lengths)
         if self.held_out is not None:
             keep &= ~self.held_out.either[s.items]
         return s.where(keep)
 
     def evaluation(self, part: Part) -> EvaluationSet:
         """Histories and targets of the validation or the test part."""
-        rows, drop = self.evaluated, 2 if part == "validation" else 1
-        targets = self.sequences.items[self.sequences.offsets[1:][rows] - drop]
-        return EvaluationSet(self.sequences.take(rows, drop_last=drop), targets)
+        places = self._cuts.validation if part == "validation" else self._cuts.test
+        rows = np.flatnonzero(places >= 0)
+        targets = self.sequences.items[self.sequences.offsets[rows] + places[rows]]
+        return EvaluationSet(self.sequences.take(rows, drop_last=(self.sequences.lengths - places)[rows]), targets)
 
     def selection(self) -> EvaluationSet:
         """What choices may be made on: the validation part without targets of the held-out test group."""

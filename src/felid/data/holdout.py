@@ -7,6 +7,7 @@ needs the split asks `split_of` with the same settings.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Self, assert_never
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import Field, model_validator
 from felid.config import Config
 from felid.data.dataset import Dataset
 from felid.data.histories import HeldOut, LeaveOneOut
+from felid.data.split import LAST_TWO, LastItemsConfig, TimeConfig, cut
 from felid.errors import DataError
 
 MOST_HELD_OUT = 0.5
@@ -60,14 +62,16 @@ class HoldoutConfig(Config):
                 assert_never(never)
 
 
-def split_of(dataset: Dataset, config: HoldoutConfig) -> LeaveOneOut:
+def split_of(dataset: Dataset, config: HoldoutConfig, split: LastItemsConfig | TimeConfig = LAST_TWO) -> LeaveOneOut:
     """The split of a data set into training, validation and test, with the items that are held out of training.
 
     Raises:
-        DataError: `newest` without timestamps, or so few items that a group would be empty.
+        DataError: `newest` without timestamps, so few items that a group would be empty, or a split that the data does not
+            allow (`felid.data.split.cut`).
     """
-    split = LeaveOneOut(dataset.sequences())
-    return LeaveOneOut(split.sequences, hold_out(config, split, len(dataset.items), first_seen(dataset)))
+    sequences = dataset.sequences()
+    plain = LeaveOneOut(sequences, cuts=cut(split, dataset, sequences))
+    return replace(plain, held_out=hold_out(config, plain, len(dataset.items), first_seen(dataset)))
 
 
 def first_seen(dataset: Dataset) -> NDArray[np.float64] | None:

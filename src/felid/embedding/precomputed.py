@@ -6,13 +6,15 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from felid.artifacts import read_json
 from felid.config import Config
+from felid.embedding.pickles import read_pickle
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning
 from felid.rows import RowFile, Rows
 
@@ -23,10 +25,19 @@ class PrecomputedConfig(Config):
     kind: Literal["precomputed"] = "precomputed"
     """Tag of this embedder."""
     vectors: Path
-    """A `.npy` matrix (rows, D), read block by block, or a `.parquet` table, read whole, with `item_id` and either one list
-    column or D numeric columns."""
+    """A `.npy` matrix (rows, D), read block by block; or, read whole, a `.parquet` table with `item_id` and either one list
+    column or D numeric columns, or a `.pkl` with arrays, pandas frames and plain containers alone (`felid.embedding.pickles`)."""
     ids: Path | None = None
-    """For `.npy`: the item id of each row, as `.json` list, `.npy` or `.txt` with one id a line."""
+    """The item id of each row, as `.json` list, `.npy` or `.txt` with one id a line; for `.npy`, and for `.pkl`, where it goes
+    before the ids of the file."""
+    first_id: int | None = None
+    """Where the ids count on, row by row: the id of the first row; instead of `ids`."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_rows(self) -> Self:
+        if self.ids is not None and self.first_id is not None:
+            raise ValueError("ids and first_id both name the rows; give one of them")
+        return self
 
     @property
     def files(self) -> dict[str, Path]:
@@ -132,19 +143,33 @@ def _aligned(ids: Sequence[object], item_ids: NDArray[np.generic]) -> NDArray[np
 def _read(config: PrecomputedConfig) -> tuple[list[object], NDArray[np.generic]]:
     match config.vectors.suffix:
         case ".npy":
-            if config.ids is None:
-                raise EmbeddingError(
-                    f"{config.vectors} has no item ids; set ids beside vectors, to a .json, .npy or .txt with one per row"
-                )
-            return _read_ids(config.ids), _read_npy(config.vectors)
+            matrix = _read_npy(config.vectors)
+            return _ids_of_rows(config, None, matrix), matrix
+        case ".pkl" | ".pickle":
+            ids, matrix = read_pickle(config.vectors)
+            return _ids_of_rows(config, ids, matrix), matrix
         case ".parquet":
-            if config.ids is not None:
-                warnings.warn(
-                    "embedding.ids has no effect: a parquet file has its own item_id column", FelidWarning, stacklevel=4
-                )
+            if config.ids is not None or config.first_id is not None:
+                name = "ids" if config.ids is not None else "first_id"
+                text = f"embedding.{name} has no effect: a parquet file has its own item_id column"
+                warnings.warn(text, FelidWarning, stacklevel=4)
             return _read_parquet(config.vectors)
         case suffix:
-            raise EmbeddingError(f"embedding.vectors ends in {suffix!r}; expected .npy or .parquet")
+            raise EmbeddingError(f"embedding.vectors ends in {suffix!r}; expected .npy, .parquet or .pkl")
+
+
+def _ids_of_rows(config: PrecomputedConfig, own: list[object] | None, matrix: NDArray[np.generic]) -> list[object]:
+    """The id of each row: as the settings say, else as the file itself."""
+    if config.ids is not None:
+        return _read_ids(config.ids)
+    if config.first_id is not None:
+        return list(range(config.first_id, config.first_id + (len(matrix) if matrix.ndim else 0)))
+    if own is None:
+        raise EmbeddingError(
+            f"{config.vectors} has no item ids; set ids beside vectors, to a .json, .npy or .txt with one per row, or first_id "
+            "where they count on from a number"
+        )
+    return own
 
 
 def _read_npy(path: Path) -> NDArray[np.generic]:

@@ -14,13 +14,18 @@ from pydantic import Field
 from felid.artifacts import file_digest
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
-from felid.data.sources import amazon, files, movielens, synthetic
+from felid.data.sources import amazon, files, movielens, sequences, steam, synthetic
 from felid.data.sources.amazon import Amazon2014Config
 from felid.data.sources.files import FilesConfig
 from felid.data.sources.movielens import MovieLens100KConfig
+from felid.data.sources.sequences import SequencesConfig
+from felid.data.sources.steam import SteamConfig
 from felid.data.sources.synthetic import SyntheticConfig
 
-DatasetConfig = Annotated[MovieLens100KConfig | Amazon2014Config | FilesConfig | SyntheticConfig, Field(discriminator="kind")]
+DatasetConfig = Annotated[
+    MovieLens100KConfig | Amazon2014Config | SteamConfig | FilesConfig | SequencesConfig | SyntheticConfig,
+    Field(discriminator="kind"),
+]
 
 _DEFAULT_FILTERS = FilterConfig()
 
@@ -36,8 +41,12 @@ def load_dataset(config: DatasetConfig, filters: FilterConfig = _DEFAULT_FILTERS
             return movielens.load(config, filters)
         case Amazon2014Config():
             return amazon.load(config, filters)
+        case SteamConfig():
+            return steam.load(config, filters)
         case FilesConfig():
             return files.load(config, filters)
+        case SequencesConfig():
+            return sequences.load(config, filters)
         case SyntheticConfig():
             return synthetic.load(config, filters)
         case _:
@@ -51,8 +60,12 @@ def locate(config: DatasetConfig) -> dict[str, Path]:
             return movielens.locate(config)
         case Amazon2014Config():
             return amazon.locate(config)
+        case SteamConfig():
+            return steam.locate(config)
         case FilesConfig():
             return files.locate(config)
+        case SequencesConfig():
+            return sequences.locate(config)
         case SyntheticConfig():
             return {}
         case _:

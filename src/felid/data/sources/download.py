@@ -41,7 +41,6 @@ def fetch(url: str, path: Path, *, md5: str | None = None) -> Path:
         return path
     part = path.with_name(f"{path.name}.part")
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
         _transfer(url, part)
     except (OSError, HTTPException) as error:
         raise DataError(
@@ -64,6 +63,7 @@ def _transfer(url: str, part: Path) -> None:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
             return
         raise
+    part.parent.mkdir(parents=True, exist_ok=True)  # not before there is something to put there
     with answer, part.open("ab" if answer.status == 206 else "wb") as stream:
         expected = int(answer.headers.get("Content-Length") or -1)
         start = stream.tell()

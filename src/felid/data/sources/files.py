@@ -67,8 +67,8 @@ def load(config: FilesConfig, filters: FilterConfig) -> Dataset:
     paths = locate(config)
     interactions = _read(paths["interactions"], (config.columns.user_id, config.columns.item_id))
     interactions = _mapped(interactions, config.columns, f"interactions file {config.interactions}")
-    items = _read_items(paths["items"], config.item_columns) if "items" in paths else None
-    interactions, items = _typed_ids(interactions, items, [name for name, path in paths.items() if _separator(path)])
+    items = read_items(paths["items"], config.item_columns) if "items" in paths else None
+    interactions, items = typed_ids(interactions, items, [name for name, path in paths.items() if separator_of(path)])
     notes: tuple[str, ...] = ()
     if "timestamp" in interactions.columns:
         times, notes = parse_times(interactions["timestamp"])
@@ -111,13 +111,14 @@ def _ending(path: Path) -> str:
     return endings[-1] if endings else ""
 
 
-def _separator(path: Path) -> str | None:
+def separator_of(path: Path) -> str | None:
+    """What separates the columns of a table of untyped text; None for other files."""
     return _SEPARATORS.get(_ending(path))
 
 
 def _read(path: Path, text_columns: tuple[str, ...] | None) -> pl.DataFrame:
     """Read a table; these columns of untyped text stay text, for None all of them."""
-    ending, separator = _ending(path), _separator(path)
+    ending, separator = _ending(path), separator_of(path)
     try:
         if separator:
             if text_columns is None:
@@ -149,7 +150,8 @@ def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame
     return frame.select(pl.col(theirs).alias(ours) for ours, theirs in mapped.items())
 
 
-def _read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
+def read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
+    """An items table with our column names; the ids of untyped text stay text."""
     mapped = {"item_id": "item_id", **columns}
     frame = _read(path, None)  # a title such as "007" is no number
     checks.require_columns(frame, mapped.values(), f"items file {path}")
@@ -162,7 +164,7 @@ def _read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     return frame
 
 
-def _typed_ids(
+def typed_ids(
     interactions: pl.DataFrame, items: pl.DataFrame | None, untyped: list[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Make ids read from untyped text integers where every value is written as one, in all tables that share them."""
