@@ -13,6 +13,7 @@ from felid.data.histories import Sequences
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Histories, Model, TrainingItems
 from felid.models.generative import GenerativeModel
+from felid.models.liger import LigerConfig
 from felid.models.lynx import LynxConfig
 from felid.models.sasrec import SASRecConfig
 from felid.models.tiger import TigerConfig
@@ -22,19 +23,19 @@ from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes
 from felid.trie import Trie
 
-Kind = Literal["lynx", "tiger"]
-KINDS: tuple[Kind, ...] = ("lynx", "tiger")
+Kind = Literal["lynx", "tiger", "liger"]
+KINDS: tuple[Kind, ...] = ("lynx", "tiger", "liger")
 """Models that generate codes."""
-DenseKind = Literal["lynx", "sasrec"]
-DENSE_KINDS: tuple[DenseKind, ...] = ("lynx", "sasrec")
+DenseKind = Literal["lynx", "sasrec", "liger"]
+DENSE_KINDS: tuple[DenseKind, ...] = ("lynx", "sasrec", "liger")
 """Models that have item vectors."""
-AnyKind = Literal["lynx", "tiger", "sasrec"]
-ALL_KINDS: tuple[AnyKind, ...] = ("lynx", "tiger", "sasrec")
+AnyKind = Literal["lynx", "tiger", "sasrec", "liger"]
+ALL_KINDS: tuple[AnyKind, ...] = ("lynx", "tiger", "sasrec", "liger")
 NORMALIZATIONS = ("trie", "vocabulary")
 
 
 def config_of(kind: AnyKind, **changes: object) -> ModelConfig:
-    """A model of width 16 with two layers; lynx with both heads."""
+    """A model of width 16 with two layers; lynx and liger with both heads."""
     small: ModelConfig
     match kind:
         case "lynx":
@@ -44,6 +45,11 @@ def config_of(kind: AnyKind, **changes: object) -> ModelConfig:
         case "tiger":
             small = TigerConfig(
                 width=16, encoder_layers=2, decoder_layers=2, heads=2, head_width=8, feed_forward=32, history=8, user_buckets=5
+            )
+        case "liger":
+            small = LigerConfig(
+                **{"width": 16, "encoder_layers": 2, "decoder_layers": 2, "heads": 2, "head_width": 8, "feed_forward": 32},
+                **{"history": 8, "text_hidden": (8,), "include_user_id": True, "user_buckets": 5},
             )
     return type(small).model_validate({**small.model_dump(), **changes})
 

@@ -26,6 +26,7 @@ from felid.search.cold import ColdRelatives
 from felid.search.dense import VectorScores, most_probable, vectors_of
 from felid.search.fused import Candidates, Voices, Weights, propose
 from felid.search.generative import CodeScores
+from felid.search.hybrid import HybridScores
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie
@@ -43,14 +44,17 @@ class SearchConfig(Config):
     settings: give them yourself where another, such as `cold_bias`, moves many items.
     """
 
-    mode: Literal["auto", "generative", "dense", "fused"] = "auto"
-    """By the likelihood of codes, by inner product, or by all heads and counted transitions together; auto = the model's own."""
+    mode: Literal["auto", "generative", "dense", "fused", "hybrid"] = "auto"
+    """By the likelihood of codes, by inner product, by all heads and counted transitions together, or (LIGER) generated and all
+    cold items by inner product; auto = the model's own."""
     num_beams: int = Field(default=50, ge=1)
     """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
     batch_users: int = Field(default=64, ge=1)
     """Users searched at once; a CPU is fastest while their activations fit its caches, a GPU wants more of them."""
     candidates: int = Field(default=50, ge=1)
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
+    hybrid_candidates: int = Field(default=20, ge=1)
+    """Items generated for each user under `hybrid`, beside all cold ones; raised to k where k is larger."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
     """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was. Without effect on
     a model with one head."""
@@ -73,6 +77,8 @@ class ItemRanker:
       item_index, with the same score. Cold items take part where the model learnt to score them, otherwise only IDs of warm
       ones can be recommended.
     - `dense`: every item that has a vector; ties by item_index.
+    - `hybrid`: the candidates are `hybrid_candidates` items that the generative head finds and all cold items; they are ranked
+      by their dense scores, ties by item_index.
     - `fused`: every item that all heads score, (1 - weight) * dense + weight * generative + memory_weight * evidence of
       transitions; ties by item_index. Each head proposes its best `candidates`, the dense one with that evidence, which makes
       the list exact only among these. A model without a generative head has dense scores and evidence.
@@ -90,19 +96,26 @@ class ItemRanker:
         catalogue: what the model was told of the items.
         search: settings of the search.
         memory: transitions of the training part, for `fused`; None = they have no say.
+        pool: (N,) items that are candidates under `hybrid` without being generated; None = all cold ones.
 
     Raises:
         RequestError: a mode that the model is not trained for, or `cold_share` where items have no IDs or share them.
     """
 
     def __init__(
-        self, model: Model, catalogue: Catalogue, search: SearchConfig | None = None, memory: TransitionMemory | None = None
+        self,
+        model: Model,
+        catalogue: Catalogue,
+        search: SearchConfig | None = None,
+        memory: TransitionMemory | None = None,
+        pool: NDArray[np.bool_] | None = None,
     ) -> None:
         self.model, self.catalogue, self.search = model.eval(), catalogue, search or SearchConfig()
         self.mode = mode_of(model.modes, self.search.mode)
         self.weights = _weights(model, self.search)
         self.device = next(model.parameters()).device
         self.memory = None if memory is None or self.mode != "fused" else memory.to(self.device)
+        self.pool = torch.from_numpy((~catalogue.warm if pool is None else pool) & (self.mode == "hybrid")).to(self.device)
         ids = catalogue.ids
         check_cold_share(self.search, ids=ids is not None, shared=ids is not None and ids.shared)
         self.relatives = None if ids is None or self.search.cold_share is None else ColdRelatives.of(ids, catalogue.warm)
@@ -143,7 +156,7 @@ class ItemRanker:
         batch = self._batch(self._readable(histories), np.zeros(1, np.int64))
         dense = None if self.vectors is None else self.vectors.log_probs(batch)[0, wanted]
         generative = dense
-        if self.codes is not None:
+        if self.codes is not None and self.mode != "hybrid":
             generative = torch.cat([self.codes.score(batch, part[None])[0] for part in wanted.split(4096)])
         assert generative is not None
         if self.mode != "fused" or self.vectors is None or dense is None:
@@ -157,7 +170,7 @@ class ItemRanker:
         if self.vectors is not None:
             able &= torch.isfinite(self.vectors.bias)
         if self.codes is not None:
-            able &= self.codes.trie.paths[:, -1] >= 0
+            able &= self._proposed(self.codes)
         found: NDArray[np.bool_] = able.cpu().numpy()
         return found if self.relatives is None else found | self.relatives.follow(found)
 
@@ -165,6 +178,10 @@ class ItemRanker:
         if self.vectors is None:
             assert self.codes is not None
             return self.codes.search(histories, seen, k, self.search.num_beams)
+        if self.mode == "hybrid":
+            assert self.codes is not None
+            hybrid = HybridScores(self.vectors, self.codes, self.pool)
+            return hybrid.search(histories, seen, k, self.search.hybrid_candidates, self.search.num_beams)
         if self.mode == "dense":
             return most_probable(self.vectors.log_probs(histories), seen, k)
         return self._propose(histories, seen, k).best(self.weights, k)
@@ -181,6 +198,10 @@ class ItemRanker:
         trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm)
         return CodeScores.of(model, trie.to(self.device), ids.groups if ids.shared else None)
 
+    def _proposed(self, codes: CodeScores) -> Tensor:
+        """(N,) bool: the items that can be generated, or need not be."""
+        return (codes.trie.paths[:, -1] >= 0) | self.pool
+
     @torch.inference_mode()
     def _vector_scores(self) -> VectorScores:
         assert isinstance(self.model, DenseModel)
@@ -191,7 +212,7 @@ class ItemRanker:
             vectors = torch.from_numpy(filled).to(self.device)
         bias = torch.where(warm, 0.0, -torch.inf if self.relatives is not None else self.search.cold_bias)
         if self.codes is not None:
-            bias = bias.masked_fill(self.codes.trie.paths[:, -1] < 0, -torch.inf)
+            bias = bias.masked_fill(~self._proposed(self.codes), -torch.inf)
         return VectorScores.of(self.model, vectors, bias)
 
     def _batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
@@ -227,13 +248,15 @@ def _weights(model: Model, search: SearchConfig) -> Weights:
 
 
 def mode_of(modes: tuple[Mode, ...], wanted: Mode | Literal["auto"]) -> Mode:
-    """How a model of such `modes` ranks when one is asked for.
+    """How a model of such `modes` ranks when one is asked for; any with both heads can rank under `hybrid`.
 
     Raises:
         RequestError: the model is not trained for it.
     """
     if wanted == "auto":
         return modes[0]
+    if wanted == "hybrid" and {"generative", "dense"} <= set(modes):
+        return wanted
     if wanted not in modes:
         raise RequestError(f"this model ranks under {' and '.join(modes)}, not {wanted}; set search.mode to one of these or auto")
     return wanted

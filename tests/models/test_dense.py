@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from felid.config import validate
 from felid.errors import DataError, RecipeError, RequestError
 from felid.models.base import Catalogue, DenseModel, Histories, TrainingItems
+from felid.models.liger import Liger, LigerConfig
 from felid.models.lynx import Lynx, LynxConfig
 from felid.models.sasrec import SASRec, SASRecConfig
 from felid.search import score_items
@@ -43,6 +44,9 @@ MODELS: list[tuple[DenseKind, dict[str, object]]] = [
     ("sasrec", {}),
     ("sasrec", {"positions": "relative"}),
     ("sasrec", {"text": True, "own_dropout": 0.3, "dense": {"similarity": "cosine"}}),
+    ("liger", {}),
+    ("liger", {"add_input_embedding": False, "include_user_id": False, "dense": {}}),
+    ("liger", {"sid_loss_weight": 0, "text_hidden": ()}),
 ]
 every_model = pytest.mark.parametrize(("kind", "changes"), MODELS)
 
@@ -70,7 +74,7 @@ def test_training_losses_are_those_of_every_prefix_over_warm_items(kind: DenseKi
     vectors = model.item_vectors()[CATALOGUE.warm]
     place, wanted, target = np.cumsum(CATALOGUE.warm) - 1, 0.0, iter(targets.tolist())
     for row in WARM_HISTORIES:
-        for length in range(1, len(row) + 1):
+        for length in range(1 if model.causal else len(row), len(row) + 1):
             logits = model.contexts(histories_of([row[:length]]))[0] @ vectors.T
             wanted -= float(logits.log_softmax(0)[place[next(target)]])
     assert float(losses.parts["dense"]) == pytest.approx(wanted, rel=1e-5)
@@ -81,7 +85,8 @@ def test_training_losses_are_those_of_every_prefix_over_warm_items(kind: DenseKi
 @every_model
 @torch.no_grad()
 def test_every_item_of_the_history_and_its_order_count(kind: DenseKind, changes: dict[str, object]) -> None:
-    model = dense_model(kind, CATALOGUE, layers=1, **changes)  # only positions tell one layer of order
+    layers = {"encoder_layers": 1} if kind == "liger" else {"layers": 1}
+    model = dense_model(kind, CATALOGUE, **layers, **changes)  # only positions tell one layer of order
     contexts = model.contexts(histories_of([[1, 2, 3], [4, 2, 3], [1, 4, 3], [2, 1, 3]]))
     assert all((contexts[0] - other).abs().max() > 1e-3 for other in contexts[1:])
 
@@ -90,10 +95,13 @@ def test_every_item_of_the_history_and_its_order_count(kind: DenseKind, changes:
 @torch.no_grad()
 def test_vectors_of_cold_items_come_from_content_alone(kind: DenseKind, changes: dict[str, object]) -> None:
     model = dense_model(kind, CATALOGUE, **changes)
-    assert isinstance(model, Lynx | SASRec)
+    assert isinstance(model, Lynx | SASRec | Liger)
     before = model.item_vectors()
     assert before.shape == (20, 16)
     assert before.dtype == torch.float32
+    if model.items.own is None:  # all items have content alone
+        assert torch.isfinite(before).all()
+        return
     model.items.own += torch.randn(16)
     after = model.item_vectors()
     cold = torch.from_numpy(~CATALOGUE.warm)
@@ -122,13 +130,14 @@ def test_cosine_logits_are_cosines_over_the_temperature() -> None:
 @torch.no_grad()
 def test_settings_of_text_and_similarity_reach_the_model(kind: DenseKind) -> None:
     cosine = {"similarity": "cosine", "temperature": 0.25}
-    model = dense_model(kind, CATALOGUE, text=True, text_hidden=(7, 5), dense=cosine)
-    assert isinstance(model, Lynx | SASRec) and model.items.text is not None
+    text = {} if kind == "liger" else {"text": True}
+    model = dense_model(kind, CATALOGUE, **text, text_hidden=(7, 5), dense=cosine)
+    assert isinstance(model, Lynx | SASRec | Liger) and model.items.text is not None
     assert [layer.out_features for layer in model.items.text if isinstance(layer, nn.Linear)] == [7, 5, 16]
     assert model.unit_vectors
     torch.testing.assert_close(model.item_vectors().norm(dim=1), torch.ones(20))
     torch.testing.assert_close(model.contexts(histories_of(random_histories(IDS))).norm(dim=1), torch.full((4,), 4.0))
-    dot = dense_model(kind, CATALOGUE, text=True)
+    dot = dense_model(kind, CATALOGUE, **text, dense={"similarity": "dot"})
     assert not dot.unit_vectors
     assert dot.item_vectors().norm(dim=1).std() > 0.01
 
@@ -145,35 +154,44 @@ def test_places_are_learnt_or_relative_and_never_both() -> None:
 @pytest.mark.parametrize(("history", "target"), [([1, 7], [3, 4]), ([1, 2], [2, 7])])
 def test_training_on_cold_items_is_refused(kind: DenseKind, softmax: str, history: list[int], target: list[int]) -> None:
     model = dense_model(kind, CATALOGUE, dense={"softmax": softmax, "negatives": 4})
+    target = target if model.causal else target[-1:]
     with pytest.raises(DataError, match="training step holds item 7, which the catalogue marks as cold"):
         model(histories_of([history]), torch.tensor(target), training_items(CATALOGUE))
 
 
-def test_a_lynx_without_dense_head_says_that_it_has_no_vectors() -> None:
-    model = dense_model("lynx", CATALOGUE, dense_weight=0)
+@pytest.mark.parametrize(
+    ("kind", "changes", "remedy"),
+    [
+        ("lynx", {"dense_weight": 0}, r"model\.dense_weight above 0"),
+        ("liger", {"use_output_embedding": False}, r"model\.use_output_embedding=true and model\.embedding_loss_weight above 0"),
+        ("liger", {"embedding_loss_weight": 0}, r"model\.use_output_embedding=true and model\.embedding_loss_weight above 0"),
+    ],
+)
+def test_a_model_without_dense_head_says_that_it_has_no_vectors(kind: DenseKind, changes: dict[str, object], remedy: str) -> None:
+    model = dense_model(kind, CATALOGUE, **changes)
     for asked in (model.item_vectors, lambda: model.contexts(histories_of([[1]]))):
-        with pytest.raises(RequestError, match=r"no dense head.* train one with model\.dense_weight above 0"):
+        with pytest.raises(RequestError, match=rf"no dense head.* train one with {remedy}"):
             asked()
 
 
-def gradient_of(kind: DenseKind, changes: dict[str, object], batch: tuple[Histories, Tensor], items: TrainingItems) -> Tensor:
+def gradient_of(kind: DenseKind, changes: dict[str, object], items: TrainingItems) -> Tensor:
+    """Of what item vectors are made of: own vectors, or the last layer above their text."""
     model = dense_model(kind, CATALOGUE, **changes)
-    assert isinstance(model, Lynx | SASRec)
-    losses = model(*batch, items)
-    losses.total.backward()
+    assert isinstance(model, Lynx | SASRec | Liger)
+    targets, _ = targets_after(model, WARM_HISTORIES, [19, 18, 12, 16])
+    model(histories_of(WARM_HISTORIES), targets, items).total.backward()
     assert all(parameter.grad is None or torch.isfinite(parameter.grad).all() for parameter in model.parameters())
-    gradient = model.items.own.grad
-    assert gradient is not None
-    return gradient
+    made_of = model.items.own if model.items.own is not None else model.items.text[-1].weight
+    assert made_of.grad is not None
+    return made_of.grad
 
 
 @pytest.mark.parametrize("kind", DENSE_KINDS)
 def test_many_negatives_give_the_gradient_of_the_full_softmax(kind: DenseKind) -> None:
     items = training_items(CATALOGUE)
-    batch = histories_of(WARM_HISTORIES), torch.tensor([2, 3, 19, 18, *WARM_HISTORIES[2][1:], 17, 12, 16])
     alike: dict[str, object] = {"node_vectors": False} if kind == "lynx" else {}  # only a full softmax has these
-    full = gradient_of(kind, alike, batch, items)
-    sampled = gradient_of(kind, {**alike, "dense": {"softmax": "sampled", "negatives": 40_000}}, batch, items)
+    full = gradient_of(kind, {**alike, "dense": {"softmax": "full"}}, items)
+    sampled = gradient_of(kind, {**alike, "dense": {"softmax": "sampled", "negatives": 40_000}}, items)
     assert float((full - sampled).norm() / full.norm()) < 0.02
 
 
@@ -213,6 +231,35 @@ def test_heads_are_weighted_and_absent_without_weight(weights: tuple[float, floa
     assert any(name.startswith("decoder") for name, _ in model.named_parameters()) == ("generative" in modes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "modes"),
+    [
+        ({}, ("hybrid", "generative", "dense")),
+        ({"sid_loss_weight": 0.5, "embedding_loss_weight": 2.0}, ("hybrid", "generative", "dense")),
+        ({"add_input_embedding": False}, ("hybrid", "generative", "dense")),
+        ({"embedding_loss_weight": 0}, ("generative",)),  # TIGER
+        ({"use_output_embedding": False}, ("generative",)),
+        ({"use_output_embedding": False, "add_input_embedding": False}, ("generative",)),
+        ({"sid_loss_weight": 0}, ("dense",)),
+    ],
+)
+def test_parts_of_liger_are_weighted_and_absent_where_they_are_off(changes: dict[str, object], modes: tuple[str, ...]) -> None:
+    """The generative loss is the mean over codes, as published."""
+    model = any_model("liger", CATALOGUE, include_user_id=False, **changes)
+    assert isinstance(model, Liger)
+    assert model.modes == modes
+    losses = model(histories_of([[1, 2, 3], [4]]), torch.tensor([4, 19]), training_items(CATALOGUE))
+    assert list(losses.parts) == [name for name in ("generative", "dense") if name in modes]
+    weights = {"generative": model.config.sid_loss_weight / 3, "dense": model.config.embedding_loss_weight}
+    torch.testing.assert_close(losses.total, sum(weights[name] * part for name, part in losses.parts.items()))
+    losses.total.backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None], "absent parts have no parameters"
+    names = " ".join(name for name, _ in model.named_parameters())
+    assert ("decoder" in names) == ("generative" in modes)
+    assert ("dense" in names) == ("dense" in modes)
+    assert ("items.text" in names) == ("dense" in modes or model.config.add_input_embedding)
+
+
 def test_settings_that_leave_nothing_are_refused() -> None:
     with pytest.raises(RecipeError, match="nothing to learn"):
         validate(LynxConfig, {"generative_weight": 0, "dense_weight": 0})
@@ -220,6 +267,9 @@ def test_settings_that_leave_nothing_are_refused() -> None:
         validate(SASRecConfig, {"own_dropout": 0.5})
     with pytest.raises(RecipeError, match="own_prior weighs own vectors"):
         validate(LynxConfig, {"own_prior": 1.0, "own_vectors": False})
+    for changes in ({"embedding_loss_weight": 0}, {"use_output_embedding": False}):
+        with pytest.raises(RecipeError, match="nothing to learn; raise one of sid_loss_weight"):
+            validate(LigerConfig, {"sid_loss_weight": 0, **changes})
     for config in (LynxConfig, SASRecConfig):
         with pytest.raises(RecipeError, match=r"text_hidden=\[9\] has no effect while text=false"):
             validate(config, {"text": False, "text_hidden": [9]})

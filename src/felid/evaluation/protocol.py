@@ -38,6 +38,11 @@ class EvaluationConfig(Config):
     """Share of a confidence interval."""
     seed: int = 0
     """Seed of the bootstrap."""
+    hybrid_candidates: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Numbers of generated candidates that a system under `search.mode: hybrid` is evaluated with, beside that of the search."""
+    oracle_pool: bool = False
+    """Whether such a system is also evaluated with a pool that no system can know, of cold items only the targets of the test
+    part, as in LIGER's published code; these rows say `oracle pool`."""
 
 
 class Ranker(Protocol):

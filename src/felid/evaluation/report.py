@@ -80,6 +80,7 @@ def evaluate_run(
     groups = {part: split.groups(part, num_items) for part in PARTS}
     content = _metrics(results, {part: _masks(of_part) for part, of_part in groups.items()}, config)
     content["policy"] = policy_texts(num_items, config, order_rule) | _group_texts(split, groups)
+    content["policy"] |= {"split": split.cuts.rule} if split.cuts is not None else {}
     content |= {"system": next(iter(rankers)), "num_users": len(split.evaluated), "num_items": num_items}
     return Report(content, _ranks(results, groups, item_ids))
 

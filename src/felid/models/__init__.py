@@ -14,11 +14,12 @@ from felid.config import Config, as_tree, validate
 from felid.errors import ArtifactError
 from felid.models.base import Catalogue, Model
 from felid.models.generative import GenerativeModel
+from felid.models.liger import Liger, LigerConfig
 from felid.models.lynx import Lynx, LynxConfig
 from felid.models.sasrec import SASRec, SASRecConfig
 from felid.models.tiger import Tiger, TigerConfig
 
-ModelConfig = Annotated[LynxConfig | TigerConfig | SASRecConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[LynxConfig | TigerConfig | SASRecConfig | LigerConfig, Field(discriminator="kind")]
 
 __all__ = ["ModelConfig", "build_model", "load_model", "load_weights", "save_model"]
 
@@ -37,6 +38,8 @@ def build_model(config: ModelConfig, catalogue: Catalogue) -> Model:
             return Tiger(config, catalogue)
         case SASRecConfig():
             return SASRec(config, catalogue)
+        case LigerConfig():
+            return Liger(config, catalogue)
         case _:
             assert_never(config)
 

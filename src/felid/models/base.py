@@ -22,8 +22,9 @@ from felid.models.torch_trie import TorchTrie
 from felid.semantic_ids import SemanticIds
 
 M = TypeVar("M", bound="Model")
-Mode = Literal["generative", "dense", "fused"]
-"""How items are ranked: by the likelihood of their codes, by inner product, or by all heads and counted transitions together."""
+Mode = Literal["generative", "dense", "fused", "hybrid"]
+"""How items are ranked: by the likelihood of their codes, by inner product, by all heads and counted transitions together, or
+generated ones and all cold ones by inner product."""
 
 
 @dataclass(frozen=True)

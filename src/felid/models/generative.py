@@ -103,8 +103,8 @@ class GenerativeModel(Model):
         return None
 
     def queries(self, hidden: Float[Tensor, "*B D"], starts: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B D"]:
-        """What is held against the node vectors of the codes of one level, float32."""
-        raise NotImplementedError("a model with node vectors says what it holds against them")
+        """What is held against the node vectors of the codes of one level, where the model has these; float32."""
+        return starts
 
     def vocabulary_logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Unnormalised float32 scores of all tokens."""

@@ -1,0 +1,52 @@
+"""LIGER's search (Yang et al. 2024, arXiv:2411.18814): generated candidates and a pool of cold items, by dense score.
+
+A generative model hardly ever generates the codes of an item that it was not trained on, so these items are candidates
+without being generated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from felid.models.base import Histories
+from felid.search.beam import Results
+from felid.search.dense import VectorScores, most_probable
+from felid.search.generative import CodeScores
+
+
+@dataclass(frozen=True, eq=False)
+class HybridScores:
+    """Both heads of a model, and what is ranked without being generated.
+
+    Attributes:
+        vectors: the dense head.
+        codes: the generative head.
+        pool: (N,) bool, candidates of every user.
+    """
+
+    vectors: VectorScores
+    codes: CodeScores
+    pool: Tensor
+
+    @torch.inference_mode()
+    def search(
+        self, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, generated: int, num_beams: int
+    ) -> Results:
+        """The `count` best of the candidates by dense score, ties by item_index.
+
+        Args:
+            histories: B users.
+            seen: items that a user must not get, padded with -1.
+            count: items wanted; -1 stands where there are fewer.
+            generated: candidates that a beam search finds; raised to `count`.
+            num_beams: its width; raised to `generated`.
+        """
+        found = self.codes.search(histories, seen, max(generated, count), num_beams).items
+        size = len(self.pool)
+        among = torch.zeros(len(found), size + 1, dtype=torch.bool, device=found.device)  # the last place is that of -1
+        candidates = among.scatter_(1, found % (size + 1), True)[:, :size] | self.pool
+        return most_probable(self.vectors.log_probs(histories).masked_fill_(~candidates, -torch.inf), seen, count)
