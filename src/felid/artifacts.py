@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from felid.config import digest
+from felid.distributed import is_main, on_main
 from felid.errors import ArtifactError, FelidWarning
 
 MANIFEST = "manifest.json"
+WORKING = ".working-"
+"""Begins the name of a folder that is being filled."""
 RUN = "run.json"
 """In a run folder: `stages`, the artifact of each stage that was made or reused last; `bundle`, the artifacts of the
 recommender that was trained last and its search settings, which stay until the next one is whole; `given`, the data artifact
@@ -128,38 +131,61 @@ def build(
         stage: name of the stage, also its folder.
         config: JSON-able settings that the output depends on.
         inputs: name -> digest of everything else that it depends on.
-        work: fills the folder it is given. After an interruption it is called again with what it had left there, so a
-            stage that can resume finds its own checkpoints; a stage that cannot must not care.
+        work: fills the folder it is given, in all processes of torchrun; the main one alone prepares and names the folder. After
+            an interruption it is called again with what it had left there, so a stage that can resume finds its own checkpoints;
+            a stage that cannot must not care.
         fresh: start over; a finished output stays in place until the new one is whole.
 
     Returns:
         The artifact, and whether it was reused.
     """
     key = stage_key(stage, config, inputs)
-    path, working, old = root / stage / key, root / stage / f".working-{key}", root / stage / f".old-{key}"
+    path = root / stage / key
+    found = on_main(lambda: _begin(path, fresh=fresh))
+    if found is not None:
+        return found, True
+    start = time.perf_counter()
+    work(_working(path))
+    made = {"format": FORMAT, "stage": stage, "key": key, "inputs": dict(inputs), "config": config}
+    return on_main(lambda: _finish(path, made, start)), False
+
+
+def key_of(folder: Path) -> str:
+    """The key of a stage's folder, also of the one that `work` is given to fill."""
+    return folder.name.removeprefix(WORKING)
+
+
+def _working(path: Path) -> Path:
+    return path.with_name(f"{WORKING}{path.name}")
+
+
+def _begin(path: Path, *, fresh: bool) -> Artifact | None:
+    """The artifact in `path` if it is there and may be reused; else None, and the working folder is ready."""
+    working, old = _working(path), path.with_name(f".old-{path.name}")
     if old.exists() and not path.exists():
-        os.rename(old, path)  # a process died between the two renames below
+        os.rename(old, path)  # a process died between the two renames in `_finish`
     if fresh:
         shutil.rmtree(working, ignore_errors=True)
     elif (path / MANIFEST).is_file() and not working.exists():
         artifact = open_artifact(path)
         damaged = _damaged(artifact)
         if not damaged:
-            return artifact, True
-        warnings.warn(f"{path / damaged[0]} is missing or changed; the stage {stage} is run again", FelidWarning, stacklevel=2)
+            return artifact
+        text = f"{path / damaged[0]} is missing or changed; the stage {path.parent.name} is run again"
+        warnings.warn(text, FelidWarning, stacklevel=2)
     working.mkdir(parents=True, exist_ok=True)
     for left in (MANIFEST, f".{MANIFEST}.part"):  # by a process that died before the rename; no part of the content
         (working / left).unlink(missing_ok=True)
-    start = time.perf_counter()
-    work(working)
+    return None
+
+
+def _finish(path: Path, made: Mapping[str, Any], start: float) -> Artifact:
+    """Write the manifest of a filled working folder, `made` and what the files are, and give the folder its name."""
+    working, old = _working(path), path.with_name(f".old-{path.name}")
     files = {str(p.relative_to(working)): file_digest(p) for p in sorted(working.rglob("*")) if p.is_file()}
     manifest = {
-        "format": FORMAT,
-        "stage": stage,
-        "key": key,
+        **made,
         "digest": digest(files),
-        "inputs": dict(inputs),
-        "config": config,
         "files": files,
         "bytes": {name: (working / name).stat().st_size for name in files},
         "versions": versions(),
@@ -172,7 +198,7 @@ def build(
         os.rename(path, old)
     os.rename(working, path)
     shutil.rmtree(old, ignore_errors=True)
-    return open_artifact(path), False
+    return open_artifact(path)
 
 
 def _damaged(artifact: Artifact) -> list[str]:
@@ -199,7 +225,13 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def lock(root: Path) -> Iterator[None]:
-    """Hold a run folder for this process; the lock falls by itself when the process ends, however it ends."""
+    """Hold a run folder for this process; the lock falls by itself when the process ends, however it ends.
+
+    Under torchrun the main process holds it for all.
+    """
+    if not is_main():
+        yield
+        return
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as stream:
         try:

@@ -11,16 +11,20 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from felid.artifacts import write_json
+from felid.artifacts import key_of, write_json
+from felid.config import as_tree
 from felid.data.histories import EvaluationSet, LeaveOneOut
+from felid.distributed import on_main
 from felid.errors import DataError, RecipeError
 from felid.evaluation import evaluate
+from felid.evaluation.shared import SharedRanker
 from felid.fusion import FusionChoice, choose_fusion
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
 from felid.ranking import ItemRanker, SearchConfig, trie_of
 from felid.search.transitions import TransitionMemory
+from felid.tracking import NO_TRACKING, Tracking
 from felid.training import Examples, TrainingConfig, TrainingData, train
 
 Validate = Callable[[Model], dict[str, float]]
@@ -28,8 +32,6 @@ SIDE_USERS = 1000
 """Validation users that the generative head is judged on where the dense one decides: enough for a curve."""
 CHOICE_USERS = 2000
 """Validation users that the weights of fused ranking are chosen on: enough for steps of a tenth."""
-CHOICE_WIDTH = 50
-"""Beams, and items that each head proposes, in that choice; it looks at lists of ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Fitting:
         split: the users' histories.
         console: where progress goes.
         item_ids: (N,) ids of the catalogue, row = item_index.
+        tracking: who is told of the curve.
     """
 
     model: ModelConfig
@@ -55,6 +58,7 @@ class Fitting:
     split: LeaveOneOut
     console: Console
     item_ids: NDArray[np.generic]
+    tracking: Tracking = NO_TRACKING
 
     def fit(self, folder: Path, *, ranks: bool = True) -> Model:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
@@ -72,18 +76,23 @@ class Fitting:
         parameters = sum(p.numel() for p in model.parameters())
         text = f"  {self.model.kind}: {parameters:,} parameters, {data.examples.num_targets:,} training targets"
         self.console.print(text, soft_wrap=True)
-        train(model, data, self.training, folder, validate, seed=self.seed, console=self.console)
+        settings = {"model": as_tree(self.model), "training": as_tree(self.training), "seed": self.seed}
+        with self.tracking.curve(self.model.kind, key_of(folder), settings) as curve:
+            train(model, data, self.training, folder, validate, seed=self.seed, console=self.console, hears=curve)
+        on_main(lambda: self._leave(folder, model, ranks=ranks))
+        return model
+
+    def _leave(self, folder: Path, model: Model, *, ranks: bool) -> None:
         if ranks and "fused" in model.modes:
             self._choose_weights(model).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)
         for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
             state.unlink()
-        return model
 
     def _choose_weights(self, model: Model) -> FusionChoice:
         memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
-        search = SearchConfig(mode="fused", memory_weight=1.0, num_beams=CHOICE_WIDTH, candidates=CHOICE_WIDTH)
+        search = SearchConfig(mode="fused", memory_weight=1.0)
         return choose_fusion(ItemRanker(model, self.catalogue, search, memory), self.sample(CHOICE_USERS), self.exclude_seen)
 
     def data_for(self, model: Model) -> TrainingData:
@@ -127,7 +136,7 @@ class Fitting:
         ranker = ItemRanker(model, self.catalogue, SearchConfig(mode=mode, num_beams=self.training.validation_beams))
         num_items = len(self.catalogue.warm)
         k = min(10, num_items)  # in a smaller catalogue a list of 10 is the whole of it
-        found = evaluate(ranker, sample, (k,), self.exclude_seen, num_items).metrics()
+        found = evaluate(SharedRanker(ranker), sample, (k,), self.exclude_seen, num_items).metrics()
         return {f"{name}@10": float(found[f"{name}@{k}"]) for name in ("recall", "ndcg")}
 
     def _mode(self, model: Model) -> Mode:

@@ -1,5 +1,7 @@
 """The stages in order: data, embed, tokenize, train, evaluate. Each reads artifacts and writes one.
 
+Several processes of torchrun train and evaluate together; what comes before, the main one makes while the others wait.
+
 A stage is skipped when its settings and the content of what it reads are unchanged, so changing only the model does not
 embed again, and a second run of an unchanged recipe does nothing.
 """
@@ -22,6 +24,8 @@ from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
 from felid.data.holdout import split_of
 from felid.data.sources import fingerprint, load_dataset
+from felid.data.split import LAST_TWO
+from felid.distributed import on_main
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
 from felid.embedding import fingerprint as embedding_fingerprint
 from felid.embedding.lsa import LsaConfig
@@ -30,19 +34,22 @@ from felid.errors import RecipeError
 from felid.evaluation import print_metrics
 from felid.evaluation.protocol import check_request
 from felid.fitting import Fitting
-from felid.judging import judge
+from felid.judging import judge, track
 from felid.models.base import Catalogue
 from felid.progress import plain_console, progress_bar, stage_line
 from felid.quantize import NoCollisionConfig
 from felid.ranking import check_cold_share, mode_of
 from felid.recipe import Recipe
-from felid.recommender import Recommender
+from felid.recommender import Recommender, best_checkpoint
 from felid.semantic_ids import SemanticIds
 from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
+from felid.tracking import Tracking
 from felid.warmup import WarmupConfig
 
 Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+TOGETHER: tuple[Stage, ...] = ("train", "evaluate")
+"""What all processes do together."""
 
 
 class Pipeline:
@@ -53,16 +60,27 @@ class Pipeline:
         root: the run folder; made if need be.
         dataset: use this instead of the recipe's source.
         console: where progress and results go.
+        checkpoint: evaluate this one instead of the best. The run folder's own metrics stay those of the best.
     """
 
-    def __init__(self, recipe: Recipe, root: Path, *, dataset: Dataset | None = None, console: Console | None = None) -> None:
-        self.recipe, self.root, self.given = recipe, root, dataset
+    def __init__(
+        self,
+        recipe: Recipe,
+        root: Path,
+        *,
+        dataset: Dataset | None = None,
+        console: Console | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        self.recipe, self.root, self.given, self.checkpoint = recipe, root, dataset, checkpoint
         self.console = console or plain_console(quiet=True)
+        self.tracking = Tracking(recipe.tracking.model_copy(update={"to": recipe.trackers}), root)
         self.done: dict[Stage, Artifact] = {}
         self.tokenizing = TokenizeSettings.model_validate({name: getattr(recipe, name) for name in TokenizeSettings.model_fields})
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
         """Make what is missing, up to a stage; the `fresh` stages are made again. Returns the last stage's folder."""
+        self.tracking.check()
         if STAGES.index(until) >= STAGES.index("train"):
             self.tokenizing.check_trainable()
             self._check_search()
@@ -71,14 +89,19 @@ class Pipeline:
                 self._run_stage(stage, fresh=stage in fresh)
                 if stage == "data" and STAGES.index(until) >= STAGES.index("train"):
                     check_request(self.recipe.evaluation.ks, len(self.split.evaluated), len(self.dataset.items))
-                if stage == "data" and "bundle" not in artifacts.read_run(self.root):
-                    self._commit()
-            self._commit()
-            if until == "evaluate":
-                metrics = read_json(self.done["evaluate"].path / "metrics.json")
-                write_json(self.root / "metrics.json", metrics)
-                print_metrics(metrics, self.console)
+                if stage == "data":
+                    on_main(lambda: None if "bundle" in artifacts.read_run(self.root) else self._commit())
+            on_main(lambda: self._close(until))
         return self.done[until].path
+
+    def _close(self, until: Stage) -> None:
+        """Note that all went well, and show the metrics."""
+        self._commit()
+        if until == "evaluate":
+            metrics = read_json(self.done["evaluate"].path / "metrics.json")
+            if self.checkpoint is None:
+                write_json(self.root / "metrics.json", metrics)
+            print_metrics(metrics, self.console)
 
     def _check_search(self) -> None:
         """Refuse, before anything is trained, a search that its model or its IDs will not do."""
@@ -107,7 +130,8 @@ class Pipeline:
         artifacts.note_run(self.root, given=places["data"] if self.given is not None else None)
         if "train" in places:
             bundle = {stage: places[stage] for stage in STAGES if stage != "evaluate"}
-            settings = {"search": as_tree(self.recipe.search), "holdout": as_tree(self.recipe.holdout)}
+            sections = ("search", "holdout", "split")
+            settings = {name: as_tree(getattr(self.recipe, name)) for name in sections}
             artifacts.note_run(self.root, bundle={"stages": bundle, **settings})
 
     def _places(self) -> dict[str, str]:
@@ -121,14 +145,23 @@ class Pipeline:
             "train": self._train,
             "evaluate": self._evaluate,
         }
-        inputs = self._inputs(stage)
-        if stage == "tokenize":
-            self.tokenizer = self._tokenizer(inputs, fresh)
-            inputs |= {"codes": self.tokenizer.codes.digest, **self.tokenizer.made_by}
-        artifact, reused = artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
-        self.done[stage] = artifact
+
+        def make() -> tuple[Artifact, bool]:
+            inputs = self._inputs(stage)
+            if stage == "tokenize":
+                self.tokenizer = self._tokenizer(inputs, fresh)
+                inputs |= {"codes": self.tokenizer.codes.digest, **self.tokenizer.made_by}
+            return artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
+
+        self.done[stage], reused = make() if stage in TOGETHER else on_main(make)
+        on_main(lambda: self._note(stage, reused=reused))
+
+    def _note(self, stage: Stage, *, reused: bool) -> None:
+        """Say that a stage is done, in the run folder and on the console."""
+        artifact = self.done[stage]
         known = artifacts.read_run(self.root)
-        artifacts.note_run(self.root, stages={**known.get("stages", {}), **self._places()})
+        if stage != "evaluate" or self.checkpoint is None:
+            artifacts.note_run(self.root, stages={**known.get("stages", {}), **self._places()})
         if stage == "train":
             former = known.get("bundle", {}).get("stages", {}).get("train")
             if not reused or former != self._places()["train"]:
@@ -152,6 +185,10 @@ class Pipeline:
             settings["collision"] = {key: value for key, value in tree["collision"].items() if key != "allow_training"}
             if self._takes_out:
                 settings["holdout"] = tree["holdout"]
+            if self.recipe.split != LAST_TWO:
+                settings["split"] = tree["split"]
+        if stage == "evaluate" and self.checkpoint is not None:
+            settings["checkpoint"] = self.checkpoint
         if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
             settings["cold"] = tree["cold"]
         return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
@@ -164,6 +201,8 @@ class Pipeline:
         chooses = stage == "train" or warms_up  # validates, which leaves out targets that are kept for the test
         if chooses or (reads_split and self._takes_out):
             inputs["holdout"] = digest(as_tree(self.recipe.holdout.effective))
+        if self.recipe.split != LAST_TWO and (reads_split or stage == "evaluate"):
+            inputs["split"] = digest(as_tree(self.recipe.split))
         return inputs
 
     @property
@@ -187,7 +226,7 @@ class Pipeline:
 
     @cached_property
     def split(self) -> LeaveOneOut:
-        return split_of(self.dataset, self.recipe.holdout)
+        return split_of(self.dataset, self.recipe.holdout, self.recipe.split)
 
     @cached_property
     def warm(self) -> NDArray[np.bool_]:
@@ -204,7 +243,7 @@ class Pipeline:
     def _tokenizer(self, inputs: Mapping[str, str], fresh: bool = False) -> TokenizeStage:
         text = open_embeddings(self.done["embed"].path, normalized=True)
         material = Material(self.tokenizing, text, self.split, self.dataset.item_ids)
-        return TokenizeStage(material, self.root, inputs, self.recipe.evaluation.exclude_seen, self.console, fresh)
+        return TokenizeStage(material, self.root, inputs, self.recipe.evaluation.exclude_seen, self.console, fresh, self.tracking)
 
     # the stages
 
@@ -235,11 +274,12 @@ class Pipeline:
         recipe, counts = self.recipe, self.split.item_counts(len(self.warm))
         catalogue = Catalogue(self.embeddings, self.warm, self.ids, counts)
         training = recipe.model, recipe.training, recipe.seed, recipe.evaluation.exclude_seen
-        Fitting(*training, catalogue, self.split, self.console, self.dataset.item_ids).fit(folder)
+        Fitting(*training, catalogue, self.split, self.console, self.dataset.item_ids, self.tracking).fit(folder)
 
     def _evaluate(self, folder: Path) -> None:
+        checkpoint = self.checkpoint or best_checkpoint(self.done["train"].path)
         report = judge(
-            Recommender.load(self.root, search=self.recipe.search),
+            Recommender.load(self.root, search=self.recipe.search, checkpoint=checkpoint),
             self.split,
             self.dataset,
             self.recipe.evaluation,
@@ -247,7 +287,9 @@ class Pipeline:
             transductive=self.recipe.cold.quantizer_fit == "all",
             console=self.console,
         )
-        report.save(folder)
+        report.metrics["policy"] |= {} if self.checkpoint is None else {"checkpoint": f"{checkpoint}, asked for by name"}
+        on_main(lambda: report.save(folder))
+        track(report, self.tracking, f"{self.recipe.model.kind}-evaluation", self.done["train"].path.name, checkpoint)
 
     def _say(self, *lines: str) -> None:
         for line in lines:

@@ -49,14 +49,15 @@ def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
     model = what.fit(tmp_path)
     progress = load_progress(tmp_path)
     assert not model.training
-    wanted = {progress.last_checkpoint, "progress.json", "track"}
-    wanted |= {"item_vectors", "search.json"} if kind != "tiger" else set()
-    assert {path.name for path in tmp_path.iterdir()} | {"track"} == wanted
+    wanted = {progress.last_checkpoint, "progress.json"}
+    wanted |= {"item_vectors"} if kind != "tiger" else set()
+    wanted |= {"search.json"} if "fused" in model.modes else set()
+    assert {path.name for path in tmp_path.iterdir()} == wanted
     assert not list(tmp_path.rglob("state.pt")), "only resuming needs it"
     mode = "generative" if kind == "tiger" else "dense"
     metrics = what.metrics(model, mode, what.split.evaluation("validation"))
     assert {name: progress.curve[-1][name] for name in metrics} == metrics, "by the head that decides"
-    assert (FusionChoice.load(tmp_path) is None) == (kind == "tiger")
+    assert (FusionChoice.load(tmp_path) is None) == (kind in ("tiger", "liger"))
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("lynx", {}), ("lynx", {"generative_weight": 0.0}), ("sasrec", {})])
@@ -88,7 +89,7 @@ def test_the_choice_of_weights_costs_little_and_a_warm_up_makes_none(tmp_path: P
     fitting("lynx").fit(tmp_path / "a")
     ((ranker, users),) = asked
     assert len(users.targets) == 7
-    assert ranker.search.num_beams == ranker.search.candidates < SearchConfig().candidates
+    assert ranker.search == SearchConfig(mode="fused", memory_weight=1.0)
     fitting("sasrec").fit(tmp_path / "b", ranks=False)
     assert len(asked) == 1
     assert FusionChoice.load(tmp_path / "b") is None

@@ -34,6 +34,7 @@ SETTINGS: dict[str, tuple[AnyKind, Changes, TrainingConfig]] = {
     "tiger": ("tiger", {}, SHORT.model_copy(update={"epochs": 2})),
     "lynx": ("lynx", {"own_dropout": 0.3}, SHORT),
     "lynx, averaged": ("lynx", {"own_dropout": 0.3}, SHORT.model_copy(update={"average": 0.9})),
+    "liger": ("liger", {}, SHORT.model_copy(update={"epochs": 2})),
     "sasrec": ("sasrec", {}, SHORT),
     "sasrec, sampled": ("sasrec", {"dense": {"softmax": "sampled", "negatives": 8}}, SHORT),
 }

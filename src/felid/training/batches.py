@@ -71,6 +71,10 @@ class Examples:
         groups += [left] if len(left) else []
         return [groups[i] for i in rng.permutation(len(groups))]
 
+    def targets_in(self, chosen: NDArray[np.int64]) -> int:
+        """How many targets the chosen examples have."""
+        return int(self.lengths[chosen].sum()) if self.causal else len(chosen)
+
     def _rounded(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Lengths to pad to: exact below 16, then rounded up by at most an eighth, and no longer than the longest example.
 

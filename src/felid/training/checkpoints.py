@@ -50,10 +50,19 @@ class Progress:
     loss_targets: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
 
+    def name_checkpoint(self, *, is_best: bool) -> None:
+        """Give the weights of this step a name, as the last ones and, where it is so, as the best."""
+        self.last_checkpoint = f"checkpoint-{self.step}"
+        if is_best:
+            self.best_checkpoint = self.last_checkpoint
 
-def save(folder: Path, progress: Progress, model: Model, state: dict[str, Any], *, is_best: bool) -> None:
-    """Write a checkpoint whole, then point to it, then remove checkpoints that nothing points to."""
-    name = f"checkpoint-{progress.step}"
+
+def save(folder: Path, progress: Progress, model: Model, state: dict[str, Any], *, keep_all: bool = False) -> None:
+    """Write the checkpoint that `progress` names last, whole, then point to it, then remove those that nothing points to.
+
+    With `keep_all` the weights of all validations stay.
+    """
+    name = progress.last_checkpoint
     part = folder / f".{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -63,12 +72,14 @@ def save(folder: Path, progress: Progress, model: Model, state: dict[str, Any], 
     if target.exists():  # the same step again, for example the last one after an interruption
         shutil.rmtree(target)
     os.rename(part, target)
-    progress.last_checkpoint = name
-    if is_best:
-        progress.best_checkpoint = name
     write_json(folder / PROGRESS, asdict(progress))
+    validated = {f"checkpoint-{entry['step']}" for entry in progress.curve} if keep_all else set[str]()
     for old in folder.glob("*checkpoint-*"):
-        if old.name not in (progress.last_checkpoint, progress.best_checkpoint):
+        if old.name in (progress.last_checkpoint, progress.best_checkpoint):
+            continue
+        if old.name in validated:
+            (old / STATE).unlink(missing_ok=True)
+        else:
             shutil.rmtree(old)
 
 

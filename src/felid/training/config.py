@@ -44,10 +44,13 @@ class TrainingConfig(Config):
     """How validation ranks items; auto = by the dense head where the model has one, which is the quickest."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     """Longest time between two checkpoints: what an interruption can lose."""
+    keep_checkpoints: bool = Field(default=False, exclude_if=lambda value: value is False)
+    """Whether the weights of every validation stay, for `felid evaluate --checkpoint`, and not only of the best and the last.
+    Where it is false it is not written, so that trainings of versions without it are still known."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast; auto = bf16 where the hardware multiplies it natively."""
     compile: bool = False
     """Run the forward pass through torch.compile, or on without it where that fails. Worth a try on a GPU; on CPUs it took a
     minute or two and then made steps slower (`reports/benchmarks/profile.md`)."""
     track: Literal["none", "tensorboard"] = "none"
-    """Experiment tracker (extra `track`)."""
+    """Older way to say `tracking.to=[tensorboard]`, which has more trackers."""

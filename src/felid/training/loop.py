@@ -1,4 +1,8 @@
-"""The one training loop: explicit, resumable, on accelerate for devices, precision and trackers."""
+"""The one training loop: explicit, resumable, on accelerate for devices; by one process or by several of torchrun.
+
+Several share out the examples of each batch and add up their gradients, so that a step is that of one process with the whole
+batch. What is drawn at random, such as dropout, each draws for its own examples.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from felid.config import as_tree
+from felid.distributed import join, on_main
 from felid.errors import RecipeError
 from felid.models import load_weights
 from felid.models.base import Losses, Model, TrainingItems
 from felid.progress import progress_bar
+from felid.tracking import Hears, unheard
 from felid.training import checkpoints
 from felid.training.batches import Examples
 from felid.training.checkpoints import Progress
 from felid.training.config import TrainingConfig
 from felid.training.schedule import learning_rate_factor
+from felid.training.together import add_up_step, own_share, random_states, restore_random_state, seed_process, start_alike
 
 Validate = Callable[[Model], dict[str, float]]
 
@@ -62,12 +68,13 @@ def train(
     *,
     seed: int,
     console: Console,
+    hears: Hears = unheard,
 ) -> Progress:
     """Train `model` until its epochs are done or it stops getting better; the best weights are in the model afterwards,
     and it is in evaluation mode.
 
     Starts from the last checkpoint in `folder` where there is one, and then repeats exactly what an uninterrupted
-    training would have done (on a CPU, with the same number of threads).
+    training would have done (on a CPU, with the same number of threads and of processes).
 
     Args:
         model: a fresh model; its weights are overwritten when training resumes.
@@ -77,16 +84,9 @@ def train(
         validate: returns metrics of a model in evaluation mode, `ndcg@10` among them.
         seed: of dropout and batch order.
         console: where the progress bar and one line per validation go.
+        hears: is told losses and metrics of each validation, and the step.
     """
-    tracker = None if config.track == "none" else config.track
-    # autocast is entered in the step itself: accelerate's setting holds for the whole process and would outlive this training
-    accelerator = Accelerator(mixed_precision="no", log_with=tracker, project_dir=folder / "track")
-    if tracker:
-        accelerator.init_trackers("train", config=as_tree(config))
-    run = _Run(model, data, config, folder, validate, seed, console, accelerator)
-    progress = run.train()
-    accelerator.end_training()
-    return progress
+    return _Run(model, data, config, folder, validate, seed, console, hears).train()
 
 
 class _Run:
@@ -101,17 +101,23 @@ class _Run:
         validate: Validate,
         seed: int,
         console: Console,
-        accelerator: Accelerator,
+        hears: Hears,
     ) -> None:
         self.model, self.data, self.config, self.folder = model, data, config, folder
-        self.validate, self.seed, self.console, self.accelerator = validate, seed, console, accelerator
+        self.validate, self.seed, self.console, self.hears = validate, seed, console, hears
+        join()
+        # autocast is entered in the step itself: accelerate's setting holds for the whole process and would outlive this training
+        self.accelerator = Accelerator(mixed_precision="no")
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16())
-        self.items = data.items.to(accelerator.device)
+        self.items = data.items.to(self.accelerator.device)
         self.order: dict[int, list[NDArray[np.int64]]] = {}
         self.progress = checkpoints.load_progress(folder)
-        torch.manual_seed(seed)
+        seed_process(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
+        # placed, not wrapped: accelerate's DistributedDataParallel wants every parameter used by every process
+        self.wrapped = self.accelerator.prepare_model(model, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        start_alike(model)
         self.compiled: Callable[..., Losses] | None = torch.compile(self.wrapped, dynamic=True) if config.compile else None
         self.judged = _twin(model) if config.average else model
         self.batches_per_epoch = len(self._batches(0))
@@ -126,7 +132,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.config.average:
             self.model.load_state_dict(state["weights"])
-        torch.set_rng_state(state["rng"])
+        restore_random_state(state, self.seed, self.progress.step)
         self.console.print(f"training resumes at step {self.progress.step:,} of {self.total_steps:,}")
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -153,7 +159,7 @@ class _Run:
                 progress.seconds, tick = progress.seconds + now - tick, now
                 if is_due:
                     progress.curve[-1]["seconds"] = round(progress.seconds, 1)
-                if is_due or now - saved > self.config.checkpoint_seconds:
+                if is_due or self._has_waited(now - saved):
                     self._save(is_best=is_best)
                     saved = time.perf_counter()
                 bar.advance(trained)
@@ -163,11 +169,13 @@ class _Run:
 
     def _step(self, chosen: NDArray[np.int64]) -> int:
         self.wrapped.train()
-        histories, targets = self.data.examples.collate(chosen, self.data.user_tokens)
+        (own, counts), num_targets = own_share(chosen), self.data.examples.targets_in(chosen)
+        histories, targets = self.data.examples.collate(own, self.data.user_tokens)
         device = self.accelerator.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             losses = self._losses(histories.to(device), targets.to(device), self.items, self.config.label_smoothing)
-        self.accelerator.backward(losses.total / len(targets))
+        self.accelerator.backward(losses.total / num_targets)
+        parts = add_up_step(self.model, losses.parts, counts)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -177,15 +185,15 @@ class _Run:
             decay = min(self.config.average, (1 + self.progress.step) / (10 + self.progress.step))
             get_ema_multi_avg_fn(decay)(list(self.judged.parameters()), list(self.model.parameters()), None)
         self.progress.step += 1
-        self.progress.targets += len(targets)
-        for name, part in losses.parts.items():
+        self.progress.targets += num_targets
+        for name, part in parts.items():
             self.progress.loss_sums[name] = self.progress.loss_sums.get(name, 0.0) + float(part)
         if not all(map(math.isfinite, self.progress.loss_sums.values())):
             raise RecipeError(
                 f"the loss is not finite after step {self.progress.step}; lower training.learning_rate and start --fresh"
             )
-        self.progress.loss_targets += len(targets)
-        return len(targets)
+        self.progress.loss_targets += num_targets
+        return num_targets
 
     def _losses(self, *inputs: Any) -> Losses:
         if self.compiled is not None:
@@ -210,10 +218,14 @@ class _Run:
         done, every = self.progress.batch or self.batches_per_epoch, self.config.validations_per_epoch
         return done * every // self.batches_per_epoch > (done - 1) * every // self.batches_per_epoch
 
+    def _has_waited(self, seconds: float) -> bool:
+        return on_main(lambda: seconds > self.config.checkpoint_seconds)
+
     def _validate(self) -> bool:
         progress = self.progress
         self.judged.eval()
         metrics = self.validate(self.judged)
+        metrics = on_main(lambda: metrics)  # all processes stop, and keep the best, by the same numbers
         losses = {f"loss_{name}": part / max(1, progress.loss_targets) for name, part in progress.loss_sums.items()}
         loss = sum(losses.values())
         progress.loss_sums, progress.loss_targets = {}, 0
@@ -225,7 +237,7 @@ class _Run:
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         stop = 0 < self.config.patience <= progress.validations_since_best
         progress.finished = stop or progress.epoch >= self.config.epochs
-        self.accelerator.log({"loss": loss, **losses, **metrics}, step=progress.step)
+        self.hears({"loss": loss, **losses, **metrics, "epoch": epoch, "learning_rate": self.learning_rate}, progress.step)
         heads = f" ({', '.join(f'{name[5:]} {part:.4f}' for name, part in losses.items())})" if len(losses) > 1 else ""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         marks = ("  *" if is_best else "") + ("  (stops)" if stop else "")
@@ -233,10 +245,12 @@ class _Run:
         return is_best
 
     def _save(self, *, is_best: bool) -> None:
-        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), **random_states()}
         if self.config.average:
             state["weights"] = self.model.state_dict()
-        checkpoints.save(self.folder, self.progress, self.judged, state, is_best=is_best)
+        self.progress.name_checkpoint(is_best=is_best)
+        keep_all = self.config.keep_checkpoints
+        on_main(lambda: checkpoints.save(self.folder, self.progress, self.judged, state, keep_all=keep_all))
 
 
 def _twin(model: Model) -> Model:
