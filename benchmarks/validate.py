@@ -22,6 +22,7 @@ from felid.config import merge, parse_overrides, validate
 from felid.data.dataset import Dataset
 from felid.data.histories import EvaluationSet
 from felid.data.holdout import HoldoutConfig, split_of
+from felid.data.split import read_split
 from felid.evaluation import Evaluation, evaluate
 from felid.models.base import Mode
 from felid.ranking import SearchConfig
@@ -57,7 +58,7 @@ def evaluate_search(
     settings = validate(SearchConfig, merge(bundle["search"], parse_overrides(search)))
     recommender = Recommender.load(root, search=settings)
     dataset = Dataset.load(root / bundle["stages"]["data"])
-    part = split_of(dataset, validate(HoldoutConfig, bundle["holdout"])).selection()
+    part = split_of(dataset, validate(HoldoutConfig, bundle["holdout"]), read_split(bundle.get("split"))).selection()
     modes = recommender.model.modes if every_mode else (recommender.ranker.mode,)
     groups = np.where(recommender.ranker.catalogue.warm[part.targets], "warm", "cold")
     sizes = {group: int((groups == group).sum()) for group in ("warm", "cold")}

@@ -105,6 +105,7 @@ TRAININGS: dict[str, tuple[AnyKind, dict[str, object]]] = {
     "lynx": ("lynx", {"own_dropout": 0.3}),
     "lynx, sampled, all codes": ("lynx", {"normalize": "vocabulary", "dense": SAMPLED}),
     "tiger": ("tiger", {}),
+    "liger": ("liger", {}),
 }
 
 
@@ -136,7 +137,7 @@ def test_choices_are_made_without_the_targets_of_the_test_group() -> None:
     assert not held.test[targets].any() and held.validation[targets].any()
 
 
-@pytest.mark.parametrize("kind", ["lynx", "tiger"])
+@pytest.mark.parametrize("kind", ["lynx", "tiger", "liger"])
 def test_counts_and_trie_hold_warm_items_only(kind: AnyKind) -> None:
     fitting = CLEAN.fitting(kind)
     data = fitting.data_for(felid.models.build_model(fitting.model, fitting.catalogue))

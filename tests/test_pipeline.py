@@ -400,6 +400,7 @@ def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> N
     [
         (["model.kind=sasrec", "search.mode=generative"], "ranks under dense and fused, not generative"),
         (["model.kind=tiger", "search.mode=fused"], "ranks under generative, not fused"),
+        (["model.kind=sasrec", "search.mode=hybrid"], "ranks under dense and fused, not hybrid"),
         (["model.dense_weight=0", "search.mode=dense"], "ranks under generative, not dense"),
         (["collision={kind: none, allow_training: true}", "search.cold_share=0.1"], "semantic IDs that several items share"),
     ],

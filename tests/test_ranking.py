@@ -33,8 +33,12 @@ SYSTEMS: list[tuple[AnyKind, Mode]] = [
     ("tiger", "generative"),
     ("sasrec", "dense"),
     ("sasrec", "fused"),
+    ("liger", "hybrid"),
+    ("liger", "generative"),
+    ("liger", "dense"),
+    ("lynx", "hybrid"),
 ]
-WITHOUT_COLD = ("sasrec", {}), ("lynx", {"level_share": 0.0})
+WITHOUT_COLD = ("sasrec", {}), ("lynx", {"level_share": 0.0}), ("liger", {"embedding_loss_weight": 0, "normalize": "trie"})
 """Models that cannot score items without training interactions, in their best mode."""
 
 
@@ -112,7 +116,7 @@ def test_items_that_a_head_cannot_score_are_never_recommended(kind: AnyKind, cha
 
 
 def test_auto_is_the_best_mode_and_others_must_be_known() -> None:
-    assert [ranker(kind).mode for kind in ("lynx", "tiger", "sasrec")] == ["fused", "generative", "dense"]
+    assert [ranker(kind).mode for kind in ("lynx", "tiger", "sasrec", "liger")] == ["fused", "generative", "dense", "hybrid"]
     assert ranker("lynx", changes=ONE_HEAD).mode == "fused"
     with pytest.raises(
         RequestError, match=r"ranks under dense and fused, not generative; set search\.mode to one of these or auto"
@@ -120,6 +124,9 @@ def test_auto_is_the_best_mode_and_others_must_be_known() -> None:
         ranker("sasrec", mode="generative")
     with pytest.raises(RequestError, match="ranks under generative, not dense"):
         ranker("tiger", mode="dense")
+    for kind in ("tiger", "sasrec"):
+        with pytest.raises(RequestError, match="not hybrid; set"):
+            ranker(kind, mode="hybrid")
 
 
 def test_a_dense_model_needs_no_ids() -> None:
@@ -185,7 +192,7 @@ def test_items_without_a_vector_are_left_out_of_histories(mode: Mode, neighbours
 
 
 def test_cold_items_that_a_model_can_read_stay_in_histories() -> None:
-    for kind, changes in (("lynx", {}), ("tiger", {}), ("sasrec", {"text": True})):
+    for kind, changes in (("lynx", {}), ("tiger", {}), ("liger", {}), ("sasrec", {"text": True})):
         found = [ranker(kind, changes=changes).search_items(lists_of([row]), 5, False)[1] for row in ([0, 1], [0, 1, 2])]
         assert not np.allclose(*found, atol=1e-3)
 

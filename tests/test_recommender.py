@@ -27,6 +27,8 @@ SYSTEMS: list[tuple[AnyKind, Mode]] = [
     ("tiger", "generative"),
     ("sasrec", "dense"),
     ("sasrec", "fused"),
+    ("liger", "hybrid"),
+    ("liger", "generative"),
 ]
 systems = pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 
@@ -106,7 +108,7 @@ def test_scores_of_recommended_items_are_those_of_score(kind: AnyKind, mode: Mod
     assert scores.dtype == np.float32
     assert scores.tolist() == pytest.approx([one.score for one in found], abs=1e-5)
     assert model.score(history, []).shape == (0,)
-    if kind != "tiger" and mode != "fused":
+    if kind != "tiger" and mode != "fused" and (kind, mode) != ("liger", "generative"):  # the vocabulary holds more than items
         assert np.exp(model.score(history, ids)).sum() == pytest.approx(1, abs=1e-5)
 
 

@@ -22,7 +22,10 @@ from tests.tiny import AnyKind, all_warm, any_model, config_of
 
 WORLD = toy_world(num_users=24)
 EVERYONE = list(range(100, 124))
-SYSTEMS: list[tuple[AnyKind, Mode]] = [("lynx", "generative"), ("tiger", "generative"), ("lynx", "fused"), ("lynx", "dense")]
+SYSTEMS: list[tuple[AnyKind, Mode]] = [
+    *[("lynx", "generative"), ("tiger", "generative"), ("lynx", "fused"), ("lynx", "dense"), ("lynx", "hybrid")],
+    ("liger", "hybrid"),
+]
 systems = pytest.mark.parametrize(("kind", "mode"), SYSTEMS)
 
 

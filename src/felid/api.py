@@ -24,7 +24,7 @@ def load_dataset(kind: str, filters: FilterConfig | None = None, **settings: Any
     """Read a data set.
 
     Args:
-        kind: `movielens-100k`, `amazon-2014`, `files` or `synthetic`.
+        kind: `movielens-100k`, `amazon-2014`, `steam`, `files`, `sequences` or `synthetic`.
         filters: minimum interactions; default at least 5 per user.
         settings: fields of the source's config, for example `interactions="log.csv"` for `files`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from felid.artifacts import open_artifact, read_run
 from felid.config import as_tree, load_tree
+from felid.distributed import begin, main_stderr, on_main, who_speaks
 from felid.errors import FelidError, RecipeError, RequestError
 from felid.progress import plain_console
 
@@ -34,12 +34,16 @@ app = typer.Typer(
 console = plain_console()
 
 INTERRUPTED = 130
+TOGETHER = {"run", "data", "embed", "tokenize", "train", "evaluate"}
+"""Commands that the processes of torchrun run together; any other is left to the main one."""
 GOES_ON = "interrupted; the same command without --fresh goes on from the last checkpoint"
 
 RecipeArgument = Annotated[str, typer.Argument(help="A name from `felid recipes`, or a YAML or JSON file.", metavar="RECIPE")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes, such as training.epochs=5.", metavar="[KEY=VALUE]...")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away earlier results and start over.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+LayoutOption = Annotated[str, typer.Option(help="re-tiger, sasrec-rqvae-tiger, liger, semantic-id-encoder or rqkmeans-tiger.")]
+Checkpoint = Annotated[str | None, typer.Option(help="Evaluate this one, such as checkpoint-600, not the best.", metavar="NAME")]
 FromRecipe = Annotated[str | None, typer.Option("--recipe", help="Begin the run folder with this recipe.", metavar="RECIPE")]
 
 
@@ -113,7 +117,7 @@ def tokenize(
     if report or ids is not None:
         from felid.report.tokenizer import report_tokenizer
 
-        report_tokenizer(run, console, category=category, with_stability=not no_stability, file=ids)
+        on_main(lambda: report_tokenizer(run, console, category=category, with_stability=not no_stability, file=ids))
 
 
 @app.command()
@@ -135,9 +139,11 @@ def train(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = No
 
 
 @app.command()
-def evaluate(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
+def evaluate(
+    run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False, checkpoint: Checkpoint = None
+) -> None:
     """Evaluate on validation and test beside the baselines (and make what that needs)."""
-    _stage("evaluate", run, overrides, recipe, fresh)
+    _stage("evaluate", run, overrides, recipe, fresh, checkpoint)
 
 
 @app.command()
@@ -151,8 +157,10 @@ def recommend(
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Items of the history may come again.")] = False,
     mode: Annotated[
-        Literal["generative", "dense", "fused"] | None,
-        typer.Option(help="Rank by codes, by inner product, or by both and by counted transitions; default: that of the run."),
+        Literal["generative", "dense", "fused", "hybrid"] | None,
+        typer.Option(
+            help="Rank by codes, by inner product, by both and counted transitions, or hybrid; default: that of the run."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet file for --all-users.")] = None,
 ) -> None:
@@ -167,7 +175,9 @@ def recommend(
     if mode is not None:
         recommender = recommender.in_mode(mode)
     if out is not None:
-        _recommend_all(recommender, k, not keep_seen, out)
+        from felid.batch import recommend_all
+
+        recommend_all(recommender, k, not keep_seen, out, console)
         return
     items: list[ItemId]
     users: list[ItemId] | None = None
@@ -179,10 +189,44 @@ def recommend(
     _print_recommendations(recommender, items, recommender.recommend([items], k, not keep_seen, users)[0])
 
 
+@app.command()
+def export(
+    run: RunArgument,
+    layout: LayoutOption,
+    out: Annotated[Path, typer.Option(help="Folder for the files; an earlier export there is replaced.")],
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Another run whose metrics stand in comparison.md; may be repeated.", metavar="RUN")
+    ] = None,
+) -> None:
+    """Write the files of another system, under their names, from a run (`docs/systems/` describes them)."""
+    from felid.layouts import export_run
+
+    export_run(run, layout, out, compare or [])
+    console.print(f"layout {layout}: {out}", soft_wrap=True)
+
+
+@app.command(name="import")
+def import_files(
+    folder: Annotated[Path, typer.Argument(help="A folder in that layout.", metavar="FOLDER")],
+    layout: LayoutOption,
+    out: Annotated[Path, typer.Option(help="Folder for tables, vectors, IDs and a recipe that reads them.")],
+) -> None:
+    """Read the files of another system, or an export, into felid's own forms."""
+    from felid.layouts import import_layout
+
+    found = import_layout(folder, layout, out)
+    console.print(
+        f"{len(found.item_ids):,} items with vectors of width {found.vectors.shape[1]} and IDs in {out}", soft_wrap=True
+    )
+    if found.dataset is not None:
+        console.print(f"felid run {out / 'recipe.yaml'} --out RUN begins from their data and vectors", soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: what a user can mend becomes one line and exit code 2."""
-    warnings.showwarning = lambda message, *_, **__: print("warning:", *str(message).split(), file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print("warning:", *str(message).split(), file=main_stderr())
     try:
+        begin(together=bool(TOGETHER & {*sys.argv[1:2]}) and "--help" not in sys.argv)
         app()
     except FelidError as error:
         _stop(f"error: {error}", 2)
@@ -197,15 +241,15 @@ def main() -> None:
 
 
 def _stop(line: str, status: int) -> NoReturn:
-    print(" ".join(line.split()), file=sys.stderr)
+    print(who_speaks() + " ".join(line.split()), file=sys.stderr)
     sys.exit(status)
 
 
-def _stage(stage: Stage, root: Path, overrides: list[str] | None, recipe: str | None, fresh: bool) -> None:
-    _pipeline(root, overrides, recipe).run(stage, fresh=(stage,) if fresh else ())
+def _stage(stage: Stage, root: Path, overrides: Overrides, recipe: FromRecipe, fresh: bool, named: Checkpoint = None) -> None:
+    _pipeline(root, overrides, recipe, named).run(stage, fresh=(stage,) if fresh else ())
 
 
-def _pipeline(root: Path, overrides: list[str] | None, recipe: str | None) -> Pipeline:
+def _pipeline(root: Path, overrides: list[str] | None, recipe: str | None, checkpoint: str | None = None) -> Pipeline:
     from felid.data.dataset import Dataset
     from felid.pipeline import Pipeline
     from felid.recipe import load_recipe, resolve
@@ -221,7 +265,7 @@ def _pipeline(root: Path, overrides: list[str] | None, recipe: str | None) -> Pi
             dataset = Dataset.load(open_artifact(root / notes["given"]).path)
     else:
         raise RecipeError(f"{root} is no run folder yet (no recipe.json); add --recipe RECIPE to begin one")
-    return Pipeline(resolved, root, dataset=dataset, console=console)
+    return Pipeline(resolved, root, dataset=dataset, console=console, checkpoint=checkpoint)
 
 
 def _split(line: str) -> list[str]:
@@ -252,29 +296,3 @@ def _print_recommendations(recommender: Recommender, history: list[ItemId], foun
         codes = "-".join(str(code) for code in item.semantic_id)
         table.add_row(str(rank), Text(str(item.item_id)), Text(item.title), codes, f"{item.score:.3f}")
     console.print(table)
-
-
-def _recommend_all(recommender: Recommender, k: int, exclude_seen: bool, out: Path) -> None:
-    import polars as pl
-
-    from felid.progress import progress_bar
-
-    known = recommender.known
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_dir():
-        raise RequestError(f"--out {out} is a folder, expected a file such as {out / 'recommendations.parquet'}")
-    with progress_bar(console, "recommending", total=len(known), unit="users") as bar:
-        items, scores = recommender.search_items(known, k, exclude_seen, bar.advance)
-    found = items >= 0
-    frame = pl.DataFrame(
-        {
-            "user_id": known.user_ids.repeat(found.sum(1)).tolist(),
-            "rank": [rank for row in found.sum(1).tolist() for rank in range(1, row + 1)],
-            "item_id": recommender.ids.item_ids[items[found]].tolist(),
-            "score": scores[found],
-        }
-    )
-    part = out.with_name(f".{out.name}.part")
-    frame.write_parquet(part)
-    os.replace(part, out)
-    console.print(f"{len(frame):,} recommendations for {len(known):,} users in {out}", soft_wrap=True)

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from felid.distributed import is_main
+
 
 def plain_console(*, quiet: bool = False) -> Console:
-    """A console that prints text as it is: no markup, no emoji names, no guesses at what to colour."""
-    return Console(quiet=quiet, markup=False, emoji=False, highlight=False)
+    """A console of the main process that prints text as it is: no markup, no emoji names, no guesses at what to colour."""
+    return Console(quiet=quiet or not is_main(), markup=False, emoji=False, highlight=False)
 
 
 class _Rate(ProgressColumn):

@@ -20,12 +20,14 @@ from felid.data.filters import FilterConfig
 from felid.data.holdout import HoldoutConfig
 from felid.data.sources import DatasetConfig
 from felid.data.sources.movielens import MovieLens100KConfig
+from felid.data.split import LAST_TWO, SplitConfig
 from felid.embedding import EmbeddingConfig
 from felid.embedding.lsa import LsaConfig
 from felid.embedding.template import TextConfig
 from felid.errors import FelidWarning, RecipeError
 from felid.evaluation import EvaluationConfig
 from felid.models import ModelConfig
+from felid.models.liger import LigerConfig
 from felid.models.lynx import LynxConfig
 from felid.models.sasrec import SASRecConfig
 from felid.models.tiger import TigerConfig
@@ -35,11 +37,13 @@ from felid.quantize.resolve import CollisionConfig, SuffixConfig
 from felid.quantize.rkmeans import RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
 from felid.ranking import SearchConfig
+from felid.tracking import Tracker, TrackingConfig
 from felid.training import TrainingConfig
 from felid.warmup import CollaborativeConfig, WarmupConfig
 
 LYNX_TRAINING = TrainingConfig(batch_targets=512, learning_rate=2e-3, epochs=20)
 SASREC_TRAINING = TrainingConfig(batch_targets=512, learning_rate=1e-3, epochs=50)
+LIGER_TRAINING = TrainingConfig(batch_targets=256, learning_rate=3e-4, weight_decay=0.035, epochs=50, patience=10)
 TIGER_TRAINING = TrainingConfig(batch_targets=64, learning_rate=5e-4, epochs=20, warmup_share=0.02)
 
 
@@ -54,6 +58,8 @@ class Recipe(Config):
     """Where interactions and items come from."""
     filter: FilterConfig = FilterConfig()
     """Which users and items are kept."""
+    split: SplitConfig = LAST_TWO
+    """Which interactions train, and which are the targets of validation and test."""
     holdout: HoldoutConfig = HoldoutConfig()
     """Which items are kept out of training, to measure how new items are recommended."""
     text: TextConfig = TextConfig()
@@ -79,6 +85,15 @@ class Recipe(Config):
     """How items are ranked with the model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What is reported."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Who else is told of curves and results; decides nothing."""
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Those of `tracking`, and TensorBoard where a training asks for it."""
+        warmup = [self.collaborative.training] if isinstance(self.collaborative, WarmupConfig) else []
+        asks = any(training.track == "tensorboard" for training in (self.training, *warmup))
+        return (*self.tracking.to, *(("tensorboard",) if asks and "tensorboard" not in self.tracking.to else ()))
 
     @model_validator(mode="after")
     def _held_out_shares_are_used(self) -> Self:
@@ -117,6 +132,8 @@ def default_training(model: ModelConfig) -> TrainingConfig:
             return SASREC_TRAINING
         case TigerConfig():
             return TIGER_TRAINING
+        case LigerConfig():
+            return LIGER_TRAINING
         case _:
             assert_never(model)
 

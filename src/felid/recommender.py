@@ -16,6 +16,7 @@ from felid.config import validate
 from felid.data.dataset import Dataset
 from felid.data.histories import Sequences
 from felid.data.holdout import HoldoutConfig, split_of
+from felid.data.split import read_split
 from felid.embedding.store import load_embeddings
 from felid.errors import ArtifactError, FelidWarning, RequestError
 from felid.fusion import FusionChoice
@@ -75,14 +76,20 @@ class Recommender:
         self._rows = {item: row for row, item in enumerate(self.ids.item_ids.tolist())}
 
     @classmethod
-    def load(cls, run: str | Path, device: str | None = None, search: SearchConfig | None = None) -> Recommender:
-        """Open the recommender that was trained last in a run folder (its best checkpoint by validation).
+    def load(
+        cls, run: str | Path, device: str | None = None, search: SearchConfig | None = None, checkpoint: str | None = None
+    ) -> Recommender:
+        """Open the recommender that was trained last in a run folder.
 
         Args:
             run: the run folder.
             device: of torch; None = a GPU where there is one.
             search: settings of the search; None = those of the run. Weights that are null are those that
                 were chosen on validation.
+            checkpoint: name of one of its checkpoints, such as checkpoint-600; None = the best by validation.
+
+        Raises:
+            ArtifactError: nothing was trained yet, or there is no such checkpoint.
         """
         root = Path(run)
         if "bundle" not in read_run(root):
@@ -91,10 +98,13 @@ class Recommender:
         folders = {stage: open_artifact(root / place).path for stage, place in bundle["stages"].items()}
         dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
         embeddings = load_embeddings(folders["embed"], normalized=True)[1]
-        best = read_json(folders["train"] / "progress.json", ("best_checkpoint",))["best_checkpoint"]
-        split = split_of(dataset, validate(HoldoutConfig, bundle.get("holdout", {})))
+        checkpoint = checkpoint or best_checkpoint(folders["train"])
+        if not (folders["train"] / checkpoint / "config.json").is_file():
+            kept = sorted(path.name for path in folders["train"].glob("checkpoint-*"))
+            raise ArtifactError(f"{folders['train']} has no {checkpoint}; it keeps {', '.join(kept)}")
+        split = split_of(dataset, validate(HoldoutConfig, bundle.get("holdout", {})), read_split(bundle.get("split")))
         catalogue = Catalogue(embeddings, split.warm_items(ids.num_items), ids, split.item_counts(ids.num_items))
-        model = load_model(folders["train"] / best, catalogue)
+        model = load_model(folders["train"] / checkpoint, catalogue)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         settings, choice = search or validate(SearchConfig, bundle["search"]), FusionChoice.load(folders["train"])
         if choice is not None:
@@ -103,7 +113,7 @@ class Recommender:
         return cls(model, catalogue, split.sequences, titles_of(dataset), settings, memory)
 
     def in_mode(self, mode: Mode) -> Recommender:
-        """The same model, catalogue and memory, ranking by `generative`, `dense` or `fused` scores.
+        """The same model, catalogue and memory, ranking by `generative`, `dense`, `fused` or `hybrid` scores.
 
         Raises:
             RequestError: the model is not trained for it.
@@ -221,6 +231,11 @@ class Recommender:
     def _check_k(self, k: int) -> None:
         if not 1 <= k <= self.ids.num_items:
             raise RequestError(f"k is {k}, expected 1 to {self.ids.num_items} (the number of items in the catalogue)")
+
+
+def best_checkpoint(folder: Path) -> str:
+    """Name of the checkpoint of a training that was best on validation."""
+    return str(read_json(folder / "progress.json", ("best_checkpoint",))["best_checkpoint"])
 
 
 def titles_of(dataset: Dataset) -> list[str]:

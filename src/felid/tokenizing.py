@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from felid.artifacts import Artifact, build
-from felid.config import Config
+from felid.artifacts import Artifact, build, key_of
+from felid.config import Config, as_tree
 from felid.data.histories import LeaveOneOut
 from felid.embedding.collaborative import CooccurrenceConfig, collaborative_vectors
 from felid.embedding.precomputed import PrecomputedConfig, check_unseen
@@ -27,11 +27,12 @@ from felid.quantize import (
     QuantizerConfig,
     build_quantizer,
 )
-from felid.quantize.base import FitContext, load_codebooks, save_codebooks
+from felid.quantize.base import FitContext, LogRecord, load_codebooks, save_codebooks
 from felid.quantize.catalogue import ColdConfig, TokenizeConfig, fit_rows, identify_catalogue, quantize_catalogue
 from felid.quantize.rqvae import RQVAE, START_FIELDS, RQVAEConfig
 from felid.rows import Rows, Vectors
 from felid.semantic_ids import SemanticIds
+from felid.tracking import NO_TRACKING, Tracking
 from felid.warmup import CollaborativeConfig, WarmupConfig, warm_vectors
 
 
@@ -167,6 +168,7 @@ class TokenizeStage:
         exclude_seen: whether the validation of a warm-up removes the items of the history.
         console: where progress goes.
         fresh: make everything again.
+        tracking: who is told of the curves.
     """
 
     given: Material
@@ -175,6 +177,7 @@ class TokenizeStage:
     exclude_seen: bool
     console: Console
     fresh: bool = False
+    tracking: Tracking = NO_TRACKING
 
     @property
     def settings(self) -> TokenizeSettings:
@@ -230,7 +233,7 @@ class TokenizeStage:
         given = self.given
         catalogue = Catalogue(given.text[:], given.warm, counts=given.split.item_counts(len(given.item_ids)))
         training = config.model, config.training, config.seed, self.exclude_seen
-        Fitting(*training, catalogue, given.split, self.console, given.item_ids).fit(folder, ranks=False)
+        Fitting(*training, catalogue, given.split, self.console, given.item_ids, self.tracking).fit(folder, ranks=False)
 
     def _start(self, folder: Path) -> None:
         assert isinstance(self.settings.quantizer, RQVAEConfig)
@@ -242,5 +245,13 @@ class TokenizeStage:
         if len(material.rows) < self.settings.learnable(material.warm).sum():
             text = f"  learning from {len(material.rows):,} items drawn at random (tokenize.max_fit_items)"
             self.console.print(text, soft_wrap=True)
-        context = replace(material.context(), start=self.load_start())
-        quantize_catalogue(build_quantizer(self.settings.quantizer), material.vectors, folder, context, self.console)
+        config = self.settings.quantizer
+        with self.tracking.curve(config.kind, key_of(folder), as_tree(config)) as curve:
+            context = replace(material.context(), start=self.load_start(), log=lambda record: curve(record, _epoch(record)))
+            quantize_catalogue(build_quantizer(config), material.vectors, folder, context, self.console)
+
+
+def _epoch(record: LogRecord) -> int:
+    epoch = record["epoch"]
+    assert isinstance(epoch, int)
+    return epoch

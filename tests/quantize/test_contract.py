@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from felid.config import Config, as_tree
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning, SemanticIdError
 from felid.quantize import (
+    EncodedConfig,
     ItemNumberConfig,
     PQConfig,
     Quantizer,
@@ -81,6 +82,7 @@ QUANTIZERS = {
     "opq": case(PQConfig, **KMEANS, rotate=True, rotations=3),
     "rqvae": case(RQVAEConfig, **NETWORK),
     "rqvae-gradient": case(RQVAEConfig, **NETWORK, update="gradient", estimator="rotation"),
+    "semantic-id-encoder": case(EncodedConfig, epochs=4, batch_size=100, nested=False),
     "random": case(RandomConfig, **CONTROL),
     "item-number": case(ItemNumberConfig, **CONTROL, room=lambda sizes, count: count <= prod(sizes)),
 }

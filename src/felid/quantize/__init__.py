@@ -12,6 +12,7 @@ from felid.artifacts import read_json
 from felid.errors import ArtifactError
 from felid.quantize.base import Codes, Quantizer, distortion
 from felid.quantize.controls import ItemNumberCodes, ItemNumberConfig, RandomCodes, RandomConfig
+from felid.quantize.encoded import EncodedCodes, EncodedConfig
 from felid.quantize.pq import PQ, PQConfig
 from felid.quantize.resolve import (
     CollisionConfig,
@@ -51,7 +52,10 @@ else:
         return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
 
 
-QuantizerConfig = Annotated[RKMeansConfig | RQVAEConfig | PQConfig | RandomConfig | ItemNumberConfig, Field(discriminator="kind")]
+QuantizerConfig = Annotated[
+    RKMeansConfig | RQVAEConfig | PQConfig | EncodedConfig | RandomConfig | ItemNumberConfig,
+    Field(discriminator="kind"),
+]
 """Settings of any quantiser, told apart by `kind`."""
 
 __all__ = [
@@ -59,6 +63,8 @@ __all__ = [
     "RQVAE",
     "Codes",
     "CollisionConfig",
+    "EncodedCodes",
+    "EncodedConfig",
     "ItemNumberCodes",
     "ItemNumberConfig",
     "NearestFreeConfig",
@@ -100,6 +106,8 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
             return RQVAE(config)
         case PQConfig():
             return PQ(config)
+        case EncodedConfig():
+            return EncodedCodes(config)
         case RandomConfig():
             return RandomCodes(config)
         case ItemNumberConfig():
@@ -118,6 +126,8 @@ def load_quantizer(folder: Path) -> Quantizer:
             return RQVAE.load(folder)
         case "pq":
             return PQ.load(folder)
+        case "semantic-id-encoder":
+            return EncodedCodes.load(folder)
         case "random":
             return RandomCodes.load(folder)
         case "item-number":

@@ -75,12 +75,12 @@ def quantize_catalogue(
         quantizer: not fitted yet.
         vectors: (N, D), row = item_index.
         folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) and, from quantisers that learn in epochs, `log.jsonl`.
-        context: `items` are learnt from, all where it is None.
+        context: `items` are learnt from, all where it is None; `log` hears what `log.jsonl` gets.
         console: where progress goes.
     """
     console = console or plain_console(quiet=True)
     with (folder / "log.jsonl").open("w", encoding="utf-8") as stream:
-        _fit(quantizer, vectors, context, _Log(stream, console))
+        _fit(quantizer, vectors, context, _Log(stream, console, context.log))
     if not (folder / "log.jsonl").stat().st_size:
         (folder / "log.jsonl").unlink()
     with progress_bar(console, "encoding", total=vectors.shape[0], unit="items") as bar:
@@ -132,12 +132,13 @@ def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, log: _Log) ->
 class _Log:
     """Writes one JSON record per epoch, and shows those of epoch 1, 2, 5, 10, 20, 50, ... and the last."""
 
-    def __init__(self, stream: TextIO, console: Console) -> None:
-        self.stream, self.console = stream, console
+    def __init__(self, stream: TextIO, console: Console, hears: Callable[[LogRecord], None]) -> None:
+        self.stream, self.console, self.hears = stream, console, hears
         self.unseen: LogRecord = {}
 
     def __call__(self, record: LogRecord) -> None:
         self.stream.write(json.dumps(dict(record)) + "\n")
+        self.hears(record)
         self.unseen = record
         if str(record["epoch"]).rstrip("0") in ("1", "2", "5"):
             self.show()

@@ -16,6 +16,7 @@ from felid.artifacts import find_artifact, open_artifact, read_json, read_run
 from felid.config import validate
 from felid.data.dataset import Dataset
 from felid.data.holdout import HoldoutConfig, split_of
+from felid.data.split import read_split
 from felid.embedding import open_embeddings
 from felid.errors import ArtifactError, SemanticIdError
 from felid.quantize import build_quantizer, load_quantizer
@@ -116,7 +117,7 @@ def _material(root: Path, folders: Mapping[str, Path], dataset: Dataset) -> Mate
     manifest = open_artifact(folders["tokenize"]).manifest
     config, inputs = manifest.get("config", {}), manifest.get("inputs", {})
     settings = validate(TokenizeSettings, {name: config[name] for name in TokenizeSettings.model_fields if name in config})
-    split = split_of(dataset, validate(HoldoutConfig, config.get("holdout", {})))
+    split = split_of(dataset, validate(HoldoutConfig, config.get("holdout", {})), read_split(config.get("split")))
     warmup = find_artifact(root, "warmup", inputs["warmup"]).path if "warmup" in inputs else None
     return Material(settings, open_embeddings(folders["embed"], normalized=True), split, dataset.item_ids, warmup)
 
