@@ -52,6 +52,24 @@ def test_each_child_has_the_product_with_its_vector(worth: float, monkeypatch: p
         torch.testing.assert_close(logits, wanted)
 
 
+@pytest.mark.parametrize("worth", [0, 1e9])
+def test_several_threads_add_up_gradients_in_a_fixed_order(worth: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact resume needs it; the gradient of `table[rows]` has no such order."""
+    monkeypatch.setattr(module, "WORTH_A_PRODUCT", worth)
+    queries, vectors = torch.randn(20_000, 32), TRIE.means(torch.randn(40, 32), torch.arange(40))
+    picked, before = TRIE.paths[torch.randint(0, 40, (20_000,)), 1], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(10):
+            table = vectors[1].clone().requires_grad_()
+            logits = node_logits(queries, picked, TRIE, (vectors[0], table, vectors[2]), 1)
+            found.append(torch.autograd.grad(logits.sin().sum(), table)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_node_has_the_mean_of_the_items_of_the_trie_below_it(shared: bool) -> None:
     codes = np.concatenate((IDS.codes, IDS.codes[3:6])) if shared else IDS.codes

@@ -36,11 +36,12 @@ def node_logits(
     owners, children = trie.children_of(ordered)
     distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
     if len(children) < WORTH_A_PRODUCT * len(distinct):
-        products = (queries[order[owners]] * table[children - first]).sum(-1)
+        # index_select, not [...]: the gradient of that adds up in no fixed order where there are several threads
+        products = (queries.index_select(0, order[owners]) * table.index_select(0, children - first)).sum(-1)
     else:
         ends = trie.child_start[torch.stack((distinct, distinct + 1))] - first
         apply: Callable[..., Tensor] = _BlockProducts.apply
-        products = apply(queries[order], table, counts.tolist(), ends[0].tolist(), ends[1].tolist())
+        products = apply(queries.index_select(0, order), table, counts.tolist(), ends[0].tolist(), ends[1].tolist())
     return found.index_put((order[owners], trie.code[children]), products)
 
 

@@ -85,7 +85,7 @@ class TorchTrie:
         """
         paths, found = self.paths[items], []
         inside = torch.nonzero(paths[:, -1] >= 0)[:, 0]
-        sums, parents = vectors[inside], paths[inside, -1] - self.depth_start[-2]
+        sums, parents = vectors.index_select(0, inside), paths[inside, -1] - self.depth_start[-2]
         counts = torch.ones(len(sums), dtype=torch.long, device=sums.device)
         for depth in range(len(self.sizes), 0, -1):  # leaves from items, then each depth from the one below it
             first, end = self.depth_start[depth : depth + 2]
