@@ -56,14 +56,16 @@ def test_each_child_has_the_product_with_its_vector(worth: float, monkeypatch: p
 def test_several_threads_add_up_gradients_in_a_fixed_order(worth: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact resume needs it; the gradient of `table[rows]` has no such order."""
     monkeypatch.setattr(module, "WORTH_A_PRODUCT", worth)
-    queries, vectors = torch.randn(20_000, 32), TRIE.means(torch.randn(40, 32), torch.arange(40))
-    picked, before = TRIE.paths[torch.randint(0, 40, (20_000,)), 1], torch.get_num_threads()
+    ids = catalogue(num_items=1000, sizes=(5, 100, 5))
+    trie, before = torch_trie(ids), torch.get_num_threads()
+    queries, vectors = torch.randn(500, 128), trie.means(torch.randn(1000, 128), torch.arange(1000))
+    picked = trie.paths[torch.randint(0, 1000, (500,)), 1]
     torch.set_num_threads(2)
     try:
         found = []
         for _ in range(10):
             table = vectors[1].clone().requires_grad_()
-            logits = node_logits(queries, picked, TRIE, (vectors[0], table, vectors[2]), 1)
+            logits = node_logits(queries, picked, trie, (vectors[0], table, vectors[2]), 1)
             found.append(torch.autograd.grad(logits.sin().sum(), table)[0])
     finally:
         torch.set_num_threads(before)
