@@ -2,7 +2,8 @@
 
 The test part is not looked at. Users whose target is kept for the test of cold items are left out (`LeaveOneOut.selection`).
 Prints one JSON line per `--search` (settings of the search section, without the word search): by mode and by users (`all`,
-`warm` and, where there are some, `cold`) the metrics under seen items removed.
+`warm` and, where there are some, `cold`) the metrics under seen items removed. With `--warm-users` a sample stands for all users
+with a warm target; `all` weighs both groups by their true sizes.
 """
 
 from __future__ import annotations
