@@ -57,6 +57,8 @@ GRIDS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "sasrec": [(f"cold_neighbours={k}", f"cold_bias={bias}") for k, bias in itertools.product((3, 10, 30), BIASES)],
 }
 """Search settings to choose from: SASRec always gets neighbours, without them it recommends no new item."""
+EVALUATED: Mapping[str, tuple[str, ...]] = {"lynx": ("evaluation.variants=false",), "sasrec": ()}
+"""Of lynx's modes only the one that it ranks with: the searches of the others would take as long again."""
 MOST_LOSS = 0.005
 METRICS = ("recall@10", "ndcg@10")
 SAME = ("system", "draw", "variant")
@@ -66,7 +68,7 @@ GROUPS: tuple[Group | None, ...] = ("cold", "warm", None)
 Metrics = Mapping[str, Mapping[str, float]]
 """By users (`all`, `warm`, `cold`) and name."""
 SHOWN = {
-    ("lynx", "chosen"): ("lynx", "lynx, generative", "lynx, dense", "markov", "popularity"),
+    ("lynx", "chosen"): ("lynx", "markov", "popularity"),
     ("lynx", "plain"): ("lynx",),
     ("sasrec", "chosen"): ("sasrec", "sasrec, fused"),
     ("sasrec", "plain"): ("sasrec", "sasrec, fused"),
@@ -102,7 +104,7 @@ def run_system(name: str, system: System, options: argparse.Namespace) -> None:
     root, path = options.work / name, options.out / "runs.json"
     for draw in range(options.draws):
         for variant, search in (("plain", PLAIN[name]), ("chosen", _choice(name, system, draw, options))):
-            whole = _of_draw(system, draw, search)
+            whole = _of_draw(name, system, draw, search)
             key = {"system": name, "draw": draw, "variant": variant, "resolved": whole.resolved}
             if any(key.items() <= record.items() for record in with_file(records(path), options.out)):
                 continue
@@ -114,14 +116,15 @@ def run_system(name: str, system: System, options: argparse.Namespace) -> None:
             add_record(path, {**record, "search": list(search), "minutes": minutes_of(root), "ranks": ranks}, SAME)
 
 
-def _of_draw(system: System, draw: int, search: Sequence[str] = ()) -> System:
+def _of_draw(name: str, system: System, draw: int, search: Sequence[str] = ()) -> System:
     """A system on the data of a draw, with search settings."""
-    return system.with_overrides("holdout.rule=random", f"holdout.seed={draw}", *(f"search.{setting}" for setting in search))
+    settings = ("holdout.rule=random", f"holdout.seed={draw}", *EVALUATED[name], *(f"search.{setting}" for setting in search))
+    return system.with_overrides(*settings)
 
 
 def _choice(name: str, plain_system: System, draw: int, options: argparse.Namespace) -> tuple[str, ...]:
     """A draw's search settings for new items, chosen once on validation and then kept in `choices.json` with the whole grid."""
-    path, root, system = options.out / "choices.json", options.work / name, _of_draw(plain_system, draw)
+    path, root, system = options.out / "choices.json", options.work / name, _of_draw(name, plain_system, draw)
     key = {"system": name, "draw": draw, "resolved": system.resolved}
     for record in records(path):
         if key.items() <= record.items() and [tuple(one["search"]) for one in record["grid"]] == list(GRIDS[name]):
@@ -161,7 +164,11 @@ def current(settings: Settings, done: Sequence[Record]) -> list[Record]:
     """The records of evaluations with the settings that the systems have now."""
     systems = settings.systems
     known = [one for one in done if one["system"] in systems]
-    return [one for one in known if _of_draw(systems[one["system"]], one["draw"], one["search"]).resolved == one["resolved"]]
+    return [
+        one
+        for one in known
+        if _of_draw(one["system"], systems[one["system"]], one["draw"], one["search"]).resolved == one["resolved"]
+    ]
 
 
 def table(out: Path, settings: Settings) -> str:

@@ -378,7 +378,7 @@ def test_the_settings_of_all_trainings_are_recipes() -> None:
     for name, system in settings.systems.items():
         assert load_recipe(system.recipe, system.overrides).model.kind == name
         for searches in cold.GRIDS[name]:
-            assert cold._of_draw(system, 1, searches).resolved
+            assert cold._of_draw(name, system, 1, searches).resolved
     assert settings.quality.resolved != lynx.resolved
 
 

@@ -576,6 +576,13 @@ def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> N
     assert felid_command("recommend", run, "--user", str(user), "--mode", "dence").returncode == 2
 
 
+def test_other_modes_are_left_out_on_request(run: Path) -> None:
+    Pipeline(small("evaluation.variants=false"), run).run()
+    metrics = read_json(run / "metrics.json")
+    assert metrics["system"] == "lynx" and metrics["variants"] == {}
+    assert set(metrics["differences"]) == {"popularity", "markov"}
+
+
 def test_fused_weights_are_those_chosen_on_validation_unless_they_are_given(run: Path) -> None:
     train = open_artifact(run / read_json(run / "run.json")["bundle"]["stages"]["train"]).path
     chosen = FusionChoice.load(train)

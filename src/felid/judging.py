@@ -49,7 +49,7 @@ def judge(
         transductive: whether what is fitted on texts and vectors has seen the items without training interactions.
         console: where progress goes.
     """
-    rankers = _rankers(recommender, system + (", transductive" if transductive else ""))
+    rankers = _rankers(recommender, system + (", transductive" if transductive else ""), config.variants)
     cold_targets = np.isin(np.arange(len(dataset.items)), split.evaluation("test").targets) & ~recommender.ranker.catalogue.warm
     rankers |= _hybrids(rankers, config, cold_targets)
     num_searches = sum(len(split.evaluation(part).targets) for part in PARTS) * len(POLICIES) * len(rankers) // world().size
@@ -86,13 +86,13 @@ def track(report: Report, tracking: Tracking, name: str, key: str, checkpoint: s
         curve(told, int(checkpoint.rpartition("-")[2]))
 
 
-def _rankers(recommender: Recommender, system: str) -> dict[str, ItemRanker]:
-    """A ranker for each mode by the name of the system, that of the recommender itself first.
+def _rankers(recommender: Recommender, system: str, variants: bool) -> dict[str, ItemRanker]:
+    """A ranker for each mode by the name of the system, that of the recommender itself first (alone without `variants`).
 
     The model's own mode, its first one, has the plain name.
     """
     plain, own = recommender.model.modes[0], recommender.ranker
-    modes = (own.mode, *(mode for mode in recommender.model.modes if mode != own.mode))
+    modes = (own.mode, *(mode for mode in recommender.model.modes if variants and mode != own.mode))
     rankers = (own if mode == own.mode else recommender.in_mode(mode).ranker for mode in modes)
     return dict(zip((system if mode == plain else f"{system}, {mode}" for mode in modes), rankers, strict=True))
 

@@ -38,6 +38,8 @@ class EvaluationConfig(Config):
     """Share of a confidence interval."""
     seed: int = 0
     """Seed of the bootstrap."""
+    variants: bool = True
+    """Whether the other modes of the model are evaluated as well, and not only the one that it ranks with."""
     hybrid_candidates: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Numbers of generated candidates that a system under `search.mode: hybrid` is evaluated with, beside that of the search."""
     oracle_pool: bool = False
