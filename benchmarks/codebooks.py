@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shlex
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.timing import Contestant, interleave, summary
-from felid.artifacts import write_json
+from felid.artifacts import peak_rss_mib, write_json
 from felid.quantize.codebook import SemanticIDConfig
 from felid.quantize.encoder import SemanticIDEncoder
 from felid.quantize.encoder_training import compute_codebook_utilization, start_codebooks, train_codebook
@@ -195,7 +194,7 @@ def million(folder: Path, items: int, num_steps: int) -> dict[str, object]:
         "training_steps": num_steps,
         "threads": torch.get_num_threads(),
         "seconds": seconds,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_rss_mib": peak_rss_mib(),
         "utilisation_of_a_sixteenth": [round(level["utilisation"], 3) for level in compute_codebook_utilization(encoder, sample)],
     }
 

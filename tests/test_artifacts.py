@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from felid.artifacts import MANIFEST, build, file_digest, lock, open_artifact, read_json, stage_key, write_json
+from felid.artifacts import MANIFEST, build, file_digest, lock, open_artifact, peak_rss_mib, read_json, stage_key, write_json
 from felid.errors import ArtifactError
 
 KILLED = """
@@ -176,3 +176,11 @@ def test_missing_and_damaged_json_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ArtifactError, match="is not valid JSON"):
         read_json(tmp_path / "bad.json")
+
+
+def test_the_peak_of_memory_is_that_of_the_process_alone() -> None:
+    held = bytearray(512 * 1024**2)
+    held[::4096] = b"1" * len(held[::4096])  # touch every page
+    code = "from felid.artifacts import peak_rss_mib; print(peak_rss_mib())"
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert peak_rss_mib() > 512 > child > 0

@@ -190,7 +190,7 @@ def _finish(path: Path, made: Mapping[str, Any], start: float) -> Artifact:
         "bytes": {name: (working / name).stat().st_size for name in files},
         "versions": versions(),
         "wall_seconds": round(time.perf_counter() - start, 3),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2),
+        "peak_rss_mib": peak_rss_mib(),
     }
     write_json(working / MANIFEST, manifest)
     shutil.rmtree(old, ignore_errors=True)
@@ -210,6 +210,17 @@ def _damaged(artifact: Artifact) -> list[str]:
         if not whole:
             found.append(name)
     return found
+
+
+def peak_rss_mib() -> int:
+    """The most memory that this process has held, in MiB.
+
+    On Linux as the kernel counts it for this program: `getrusage` would begin with what the process that started it held.
+    """
+    if sys.platform == "linux":
+        with Path("/proc/self/status").open(encoding="utf-8") as stream:
+            return next(int(line.split()[1]) for line in stream if line.startswith("VmHWM:")) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2  # bytes on macOS
 
 
 def versions() -> dict[str, str]:

@@ -273,13 +273,14 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 STEP = """
-import resource, torch
+import torch
+from felid.artifacts import peak_rss_mib
 from felid.quantize.codebook import SemanticIDConfig
 from felid.quantize.encoder import SemanticIDEncoder
 encoder, batch = SemanticIDEncoder(SemanticIDConfig()), torch.randn(4096, 256)
 encoder.rq_vae(batch)["total_loss"].backward()
 encoder.encode(batch)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_rss_mib())
 """
 
 
