@@ -3,7 +3,8 @@
 - `run`: every system with every seed, `felid train` and `felid evaluate` (which reads test: not before all choices are made).
 - `table`: what the runs so far say, pooled over seeds: both policies, intervals, paired differences.
 - `quality`: lynx with a short schedule: minutes of the whole command from raw data on, and what it reaches on test.
-- `ablation`: lynx with one thing changed at a time, on validation alone.
+- `ablation`: lynx with one thing changed at a time, on validation alone; with `--settings benchmarks/shares.yaml` the share of
+  unmasked cross-entropy, on held-out items.
 
 Commands are processes of their own. What is in the records is not done again, so a benchmark may be interrupted, and two
 processes may share it (`--share 0/2` and `--share 1/2`).
@@ -43,6 +44,7 @@ from benchmarks.runs import (
 )
 from benchmarks.tables import markdown, pooled, with_extent, with_interval
 from felid.artifacts import read_json, write_json
+from felid.data.histories import Group
 from felid.evaluation import compare_runs
 from felid.evaluation.comparison import Ranks
 from felid.evaluation.protocol import POLICIES
@@ -84,6 +86,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("reports/recommenders"), help="folder of the records")
     parser.add_argument("--work", type=Path, default=Path("runs/recommenders"), help="folder of the run folders")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--warm-users", type=int, help="of `ablation`: validate on so many users with a warm target; default: all"
+    )
     parser.add_argument(
         "--share", type=a_share, default="0/1", help="which part of the trainings this process makes, counted from 0"
     )
@@ -226,35 +231,41 @@ def run_quality(options: argparse.Namespace) -> str:
 def run_ablation(options: argparse.Namespace) -> str:
     """Train and validate what is missing; test is not read."""
     path, settings, root = options.out / "ablation.json", load_settings(options.settings), lane_of(options.work, options.share)
-    lynx = settings.systems["lynx"]
+    lynx = settings.systems["lynx"].with_overrides(*settings.ablated)
+    users = [] if options.warm_users is None else ["--warm-users", str(options.warm_users)]
     systems = {name: lynx.with_overrides(*changes) for name, changes in settings.ablation.items()}
     for job in missing_jobs(options, systems, with_file(records(path), options.out)):
         record, source = job.start("train", root, options.threads), root / "validation.parquet"
-        found = output("benchmarks.validate", str(root), "--every-mode", "--ranks", str(source), threads=options.threads)
+        asked = ("--every-mode", *users, "--ranks", str(source))
+        found = output("benchmarks.validate", str(root), *asked, threads=options.threads)
         ranks = keep(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}/ranks.parquet")
         add_record(path, {**record, "ranks": ranks, "validation": json.loads(found)}, SAME)
     return table_ablation(with_file(current(systems, records(path)), options.out), next(iter(systems)), options.out)
 
 
 def table_ablation(done: Sequence[Record], complete: str, out: Path) -> str:
-    """Validation metrics of each mode, and the differences to the complete system with the same seed."""
-    header = ("lynx", "seed", "minutes", "fused", "generative", "dense", "ndcg@10 against complete")
+    """Validation metrics of each mode, of warm and cold users apart where items were held out, and what the change makes of them:
+    differences to the complete system of the same seed."""
+    header = ("lynx", "seed", "minutes", "users", "fused", "generative", "dense", "ndcg@10 against complete")
     whole = {one["seed"]: one for one in done if one["name"] == complete}
     rows = []
     for one in done:
-        modes = {mode: users["all"] for mode, users in one["validation"].items()}
-        cells = [f"{modes[m]['recall@10']:.4f} / {modes[m]['ndcg@10']:.4f}" if m in modes else "" for m in header[3:6]]
-        against = _against(one, whole[one["seed"]], out) if one["seed"] in whole and one["name"] != complete else ""
-        rows.append((one["name"], one["seed"], one["minutes"]["train"], *cells, against))
+        groups: list[Group | None] = [None] if "cold" not in next(iter(one["validation"].values())) else ["warm", "cold"]
+        for group in groups:
+            modes = {mode: users[group or "all"] for mode, users in one["validation"].items()}
+            cells = [f"{modes[m]['recall@10']:.4f} / {modes[m]['ndcg@10']:.4f}" if m in modes else "" for m in header[4:7]]
+            other = whole.get(one["seed"], one)
+            against = _against(one, other, out, group) if other is not one else ""
+            rows.append((one["name"], one["seed"], one["minutes"]["train"], group or "all", *cells, against))
     return f"validation, seen removed, recall@10 / ndcg@10\n\n{markdown(header, rows)}"
 
 
-def _against(one: Record, whole: Record, out: Path) -> str:
-    """Differences to the complete system in each mode that both have, with their intervals over users."""
+def _against(one: Record, whole: Record, out: Path, group: Group | None) -> str:
+    """Differences to the complete system in each mode that both have, with their intervals over the users of a group."""
     ours, theirs = pl.read_parquet(out / one["ranks"]), pl.read_parquet(out / whole["ranks"])
     found = []
     for mode in (mode for mode in one["validation"] if mode in whole["validation"]):
-        difference = compare_runs([(ours, mode)], [(theirs, mode)], "ndcg@10", part="validation")[2]
+        difference = compare_runs([(ours, mode)], [(theirs, mode)], "ndcg@10", part="validation", group=group)[2]
         found.append(f"{mode} {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]")
     return "; ".join(found)
 

@@ -63,8 +63,10 @@ class Settings(Config):
     """By the name of their model's kind, which is also what evaluations call them."""
     quality: System
     """`lynx` with a short schedule."""
+    ablated: tuple[str, ...] = ()
+    """KEY=VALUE beside the settings of the system `lynx` in all trainings of the ablation, such as fewer epochs."""
     ablation: dict[str, tuple[str, ...]]
-    """What is changed in the system `lynx`, by name; the first one changes nothing."""
+    """What is changed in it, by name; the first one changes nothing."""
 
 
 def load_settings(path: Path) -> Settings:

@@ -364,17 +364,32 @@ def test_an_ablation_is_held_against_the_complete_system_mode_by_mode(tmp_path: 
     every, none = np.ones(USERS, np.int64), np.zeros(USERS, np.int64)
     done = [record("complete", {"fused": every, "generative": none}), record("alone", {"generative": every, "none": none})]
     lines = recommenders.table_ablation(done, "complete", tmp_path).splitlines()
-    assert "| complete | 0 | 1.0 | 0.1000 / 0.0500 | 0.1000 / 0.0500 |  |  |" in lines
-    assert "| alone | 0 | 1.0 |  | 0.1000 / 0.0500 |  | generative +1.0000 [+1.0000, +1.0000] |" in lines
+    assert "| complete | 0 | 1.0 | all | 0.1000 / 0.0500 | 0.1000 / 0.0500 |  |  |" in lines
+    assert "| alone | 0 | 1.0 | all |  | 0.1000 / 0.0500 |  | generative +1.0000 [+1.0000, +1.0000] |" in lines
+
+
+def test_an_ablation_on_held_out_items_tells_warm_and_cold_users_apart(tmp_path: Path) -> None:
+    def record(name: str, rank: int) -> runs.Record:
+        path = tmp_path / f"{name}.parquet"
+        found = np.where(np.arange(USERS) < 10, rank, 1)
+        ranks({"fused": found}, part="validation", cold=10).write_parquet(path)
+        users = {group: {"recall@10": value, "ndcg@10": value} for group, value in (("all", 0.5), ("warm", 1.0), ("cold", 0.25))}
+        return {"name": name, "seed": 0, "minutes": {"train": 1.0}, "ranks": path.name, "validation": {"fused": users}}
+
+    lines = recommenders.table_ablation([record("complete", 1), record("less", 0)], "complete", tmp_path).splitlines()
+    assert "| less | 0 | 1.0 | warm | 1.0000 / 1.0000 |  |  | fused +0.0000 [+0.0000, +0.0000] |" in lines
+    assert "| less | 0 | 1.0 | cold | 0.2500 / 0.2500 |  |  | fused -1.0000 [-1.0000, -1.0000] |" in lines
 
 
 def test_the_settings_of_all_trainings_are_recipes() -> None:
     settings = runs.load_settings(SETTINGS)
     assert {"lynx", "sasrec"} <= set(settings.systems)
     lynx = settings.systems["lynx"]
-    ablations = {name: lynx.with_overrides(*changes).resolved for name, changes in settings.ablation.items()}
-    assert next(iter(ablations.values())) == lynx.resolved
-    assert len(set(ablations.values())) == len(ablations), "two ablations are the same"
+    for ablated in (settings, runs.load_settings(SETTINGS.with_name("shares.yaml"))):
+        base = ablated.systems["lynx"].with_overrides(*ablated.ablated)
+        ablations = {name: base.with_overrides(*changes).resolved for name, changes in ablated.ablation.items()}
+        assert next(iter(ablations.values())) == base.resolved
+        assert len(set(ablations.values())) == len(ablations), "two ablations are the same"
     for name, system in settings.systems.items():
         assert load_recipe(system.recipe, system.overrides).model.kind == name
         for searches in cold.GRIDS[name]:
@@ -422,7 +437,7 @@ class FakeTrainings:
         self.asked.append(("validate", *arguments))
         if "--ranks" in arguments:
             path = Path(arguments[arguments.index("--ranks") + 1])
-            ranks({"fused": drawn(0)}, part="validation").write_parquet(path)
+            ranks({"fused": drawn(0)}, part="validation", cold=10).write_parquet(path)
         lines = " ".join(arguments).split("--search ")[1:] or ["none"]
         users = [{"recall@10": value, "ndcg@10": value} for value in (0.1, 0.1 + 0.01 * len(self.asked))]
         return "\n".join(json.dumps({"fused": {"all": users[0], "warm": users[0], "cold": users[1]}}) for _ in lines)
