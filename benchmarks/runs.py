@@ -21,9 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field
+
 from benchmarks.machine import cpu, git
 from felid.artifacts import find_artifact, open_artifact, read_json, read_run, write_json
-from felid.config import Config, as_tree, digest, load_tree, validate
+from felid.config import Config, Tree, as_tree, load_tree, validate
+from felid.errors import FelidError
 
 GRACE_SECONDS = 20.0
 """How long a process that is told to stop may take before it is killed."""
@@ -49,11 +52,11 @@ class System(Config):
         return System(recipe=self.recipe, overrides=(*self.overrides, *overrides))
 
     @property
-    def resolved(self) -> str:
-        """12 hex digits for all settings: records of a recipe that has changed since, here or in its defaults, have others."""
+    def resolved(self) -> Tree:
+        """All settings: records of a recipe that has changed since, here or in its defaults, have others."""
         from felid.recipe import load_recipe  # loads torch
 
-        return digest(as_tree(load_recipe(self.recipe, self.overrides)))[:12]
+        return as_tree(load_recipe(self.recipe, self.overrides))
 
 
 class Settings(Config):
@@ -61,11 +64,12 @@ class Settings(Config):
 
     systems: dict[str, System]
     """By the name of their model's kind, which is also what evaluations call them."""
-    quality: System
-    """`lynx` with a short schedule."""
+    once: dict[str, System] = Field(default_factory=dict)
+    """Trained and evaluated once, by the command's name: `quality` is lynx with a short schedule, `refit` lynx that also trains
+    on the validation targets."""
     ablated: tuple[str, ...] = ()
     """KEY=VALUE beside the settings of the system `lynx` in all trainings of the ablation, such as fewer epochs."""
-    ablation: dict[str, tuple[str, ...]]
+    ablation: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """What is changed in it, by name; the first one changes nothing."""
 
 
@@ -166,9 +170,22 @@ def lane_of(work: Path, share: str) -> Path:
 
 
 def records(path: Path) -> list[Record]:
-    """The list in a JSON file; none where there is no file yet."""
+    """The list in a JSON file; none where there is no file yet. Settings that are newer than a record stand in it by default."""
     found: list[Record] = read_json(path) if path.is_file() else []
+    for record in found:
+        if isinstance(record.get("resolved"), dict):
+            record["resolved"] = as_read_today(record["resolved"])
     return found
+
+
+def as_read_today(tree: Tree) -> Tree:
+    """All settings of a recipe, with defaults for those that it had not yet; unchanged where it is no recipe any more."""
+    from felid.recipe import Recipe  # loads torch
+
+    try:
+        return as_tree(validate(Recipe, tree))
+    except FelidError:
+        return tree
 
 
 def add_record(path: Path, record: Record, same: Sequence[str] = ()) -> None:

@@ -188,7 +188,7 @@ def key_of(trial: Record) -> tuple[object, ...]:
 
 def current(done: Sequence[Record], trials: Sequence[Record]) -> list[Record]:
     """The records of the trials that are asked for."""
-    asked = {key_of(trial) for trial in trials}
+    asked = [key_of(trial) for trial in trials]
     return [record for record in done if key_of(record) in asked]
 
 

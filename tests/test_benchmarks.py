@@ -387,14 +387,16 @@ def test_the_settings_of_all_trainings_are_recipes() -> None:
     lynx = settings.systems["lynx"]
     for ablated in (settings, runs.load_settings(SETTINGS.with_name("shares.yaml"))):
         base = ablated.systems["lynx"].with_overrides(*ablated.ablated)
-        ablations = {name: base.with_overrides(*changes).resolved for name, changes in ablated.ablation.items()}
-        assert next(iter(ablations.values())) == base.resolved
-        assert len(set(ablations.values())) == len(ablations), "two ablations are the same"
+        ablations = [base.with_overrides(*changes).resolved for changes in ablated.ablation.values()]
+        assert ablations[0] == base.resolved
+        assert all(one not in ablations[:place] for place, one in enumerate(ablations)), "two ablations are the same"
     for name, system in settings.systems.items():
         assert load_recipe(system.recipe, system.overrides).model.kind == name
         for searches in cold.GRIDS[name]:
             assert cold._of_draw(name, system, 1, searches).resolved
-    assert settings.quality.resolved != lynx.resolved
+    assert set(settings.once) == {"quality", "refit"}
+    quality, refit = (system.resolved for system in settings.once.values())
+    assert quality != lynx.resolved != refit != quality
 
 
 def test_a_training_is_made_again_when_its_settings_have_changed() -> None:
@@ -425,6 +427,7 @@ class FakeTrainings:
         write_json(root / "train" / "progress.json", {"curve": CURVE})
         if stage == "evaluate":
             metrics = {part: {"recall@10": 0.1, "ndcg@10": 0.05} for part in ("test", "test_seen_kept", "validation")}
+            metrics |= {part: {"recall@10": {"low": 0.09, "high": 0.11}} for part in ("intervals", "intervals_seen_kept")}
             write_json(root / "evaluate" / "metrics.json", metrics)
             other = "lynx" if recipe == "sasrec" else "sasrec"
             names = [name for name in recommenders.SHOWN if not name.startswith(other)]
@@ -480,12 +483,24 @@ def test_an_ablation_does_not_read_test_and_keeps_its_ranks(tmp_path: Path, monk
     assert not fake.stages()
 
 
-def test_time_to_quality_reads_test_once_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options("quality", tmp_path)
-    assert "0.1000" in recommenders.run_quality(options)
+def test_a_record_outlives_settings_that_are_newer_and_no_changed_one(tmp_path: Path) -> None:
+    whole = runs.load_settings(SETTINGS).systems["lynx"].resolved
+    older = {**whole, "evaluation": {key: value for key, value in whole["evaluation"].items() if key != "variants"}}
+    changed = {**whole, "seed": 1}
+    write_json(tmp_path / "runs.json", [{"resolved": tree} for tree in (older, changed, {"no": "recipe"})])
+    found = [record["resolved"] for record in runs.records(tmp_path / "runs.json")]
+    assert found == [whole, changed, {"no": "recipe"}]
+
+
+@pytest.mark.parametrize("command", ["quality", "refit"])
+def test_what_is_run_once_reads_test_once_at_the_end(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options(command, tmp_path)
+    assert f"| {command} | 0 | 1 |" in recommenders.run_once(options)
     assert fake.stages() == ["train", "evaluate"]
-    recommenders.run_quality(options)
+    recommenders.run_once(options)
     assert not fake.stages()
+    [record] = runs.records(tmp_path / "out" / f"{command}.json")
+    assert record["test"]["recall@10"] == 0.1 and record["intervals"]
 
 
 def test_the_warm_up_counts_with_all_its_sittings(tmp_path: Path) -> None:
