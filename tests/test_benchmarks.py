@@ -526,7 +526,7 @@ def test_the_warm_up_counts_with_all_its_sittings(tmp_path: Path) -> None:
 
 
 def cold_options(command: str, folder: Path) -> argparse.Namespace:
-    return cold._options([command, "--draws", "2", "--out", str(folder / "out"), "--work", str(folder / "work")])
+    return cold._options([command, "--draws", "0", "1", "--out", str(folder / "out"), "--work", str(folder / "work")])
 
 
 def test_every_draw_has_a_choice_of_its_own_and_its_ranks_outlive_the_run_folders(
@@ -561,8 +561,8 @@ def test_a_choice_is_made_with_the_one_mode_that_the_system_ranks_with() -> None
 
 
 def test_the_choice_for_new_items_may_not_cost_all_users_much() -> None:
-    def of(every: float, new: float, old: float | None = None) -> cold.Metrics:
-        users = {"all": every, "warm": every if old is None else old, "cold": new}
+    def of(every: float, new: float) -> cold.Metrics:
+        users = {"all": every, "cold": new}
         return {name: {"recall@10": value, "ndcg@10": value / 2} for name, value in users.items()}
 
     plain = of(0.1, 0.0)
@@ -570,7 +570,6 @@ def test_the_choice_for_new_items_may_not_cost_all_users_much() -> None:
     assert cold.choose(plain, [of(0.08, 0.9), of(0.09, 0.5)]) == 1  # where all cost more, the one that costs least
     worse = {**of(0.1, 0.5), "all": {"recall@10": 0.1, "ndcg@10": 0.04}}
     assert cold.choose(plain, [of(0.1, 0.1), worse]) == 0
-    assert cold.choose(plain, [of(0.1, 0.1), of(0.101, 0.5, 0.098)]) == 0, "what new items bring must not hide what others lose"
 
 
 def test_the_baseline_for_new_items_always_has_neighbours() -> None:

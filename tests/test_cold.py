@@ -19,7 +19,7 @@ from torch import Tensor
 
 import felid
 from felid.artifacts import open_artifact, read_json, read_run
-from felid.cold import fill_cold
+from felid.cold import Neighbours
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut, Sequences
 from felid.data.holdout import HoldoutConfig, hold_out, split_of
@@ -260,32 +260,53 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
 # text neighbours
 
 
-def dumb_fill(vectors: np.ndarray, embeddings: np.ndarray, neighbours: int) -> np.ndarray:
-    result = vectors.copy()
-    for item in np.flatnonzero(np.isnan(vectors[:, 0])).tolist():
-        known = [j for j in range(len(vectors)) if not np.isnan(vectors[j, 0]) and embeddings[j].any()]
-        nearest = sorted(known, key=lambda j: (-float(embeddings[item] @ embeddings[j]), j))[:neighbours]
-        if embeddings[item].any() and nearest:
-            result[item] = np.mean([vectors[j] for j in nearest], axis=0)
-    return result
+def dumb_neighbours(item: int, embeddings: np.ndarray, warm: np.ndarray, count: int) -> list[int]:
+    known = [j for j in range(len(warm)) if warm[j] and embeddings[j].any()]
+    return sorted(known, key=lambda j: (-float(embeddings[item] @ embeddings[j]), j))[:count]
 
 
-@pytest.mark.parametrize("neighbours", [1, 3, 100])
-def test_cold_vectors_are_means_of_their_nearest_texts(neighbours: int) -> None:
+def neighbourhood() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors, embeddings with many ties, which items are warm; 22 and 25 have no text, 3 is cold and has a vector."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((NUM_ITEMS, 5)).astype(np.float32)
-    embeddings = np.eye(6, dtype=np.float32)[rng.integers(6, size=NUM_ITEMS)]  # many ties
+    embeddings = np.eye(6, dtype=np.float32)[rng.integers(6, size=NUM_ITEMS)]
     embeddings[20:] = unit(rng)[20:]
-    vectors[[0, 3, 21, 22, 30]], embeddings[[22, 25]] = np.nan, 0
-    filled = fill_cold(vectors, embeddings, neighbours)
-    np.testing.assert_allclose(filled, dumb_fill(vectors, embeddings, neighbours), rtol=1e-5)
+    warm = ~np.isin(np.arange(NUM_ITEMS), [0, 3, 21, 22, 30])
+    vectors[[0, 21, 22, 30]], embeddings[[22, 25]] = np.nan, 0
+    return vectors, embeddings, warm
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+@pytest.mark.parametrize("length_one", [False, True])
+def test_cold_vectors_are_means_of_their_nearest_texts_or_half_of_them(count: int, length_one: bool) -> None:
+    vectors, embeddings, warm = neighbourhood()
+    given = torch.from_numpy(vectors)
+    filled = Neighbours.of(embeddings, warm, count).fill(given, unit=length_one).numpy()
+    wanted = vectors.copy()
+    for item in (0, 3, 21, 30):
+        mean = vectors[dumb_neighbours(item, embeddings, warm, count)].mean(0)
+        wanted[item] = (mean + vectors[3]) / 2 if item == 3 else mean
+        wanted[item] /= np.linalg.norm(wanted[item]) if length_one else 1
+    np.testing.assert_allclose(filled, wanted, rtol=1e-5, atol=1e-6)
     assert np.array_equal(np.flatnonzero(np.isnan(filled).any(1)), [22]), "without a text there are no neighbours"
-    assert np.isnan(vectors[0]).all(), "the input was changed"
+    assert given[0].isnan().all(), "the input was changed"
+
+
+def test_cold_items_have_the_mean_evidence_of_their_neighbours() -> None:
+    _, embeddings, warm = neighbourhood()
+    evidence = np.random.default_rng(1).random((4, NUM_ITEMS)).astype(np.float32)
+    wanted = evidence.copy()
+    for item in (0, 3, 21, 30):
+        wanted[:, item] = evidence[:, dumb_neighbours(item, embeddings, warm, 3)].mean(1)
+    found = Neighbours.of(embeddings, warm, 3).share(torch.from_numpy(evidence)).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_nothing_is_filled_where_nothing_is_known() -> None:
-    vectors = np.full((4, 3), np.nan, np.float32)
-    assert np.isnan(fill_cold(vectors, np.eye(4, dtype=np.float32), 2)).all()
+    vectors, embeddings = torch.full((4, 3), torch.nan), np.eye(4, dtype=np.float32)
+    assert Neighbours.of(embeddings, np.zeros(4, bool), 2).fill(vectors, unit=False).isnan().all()
+    whole = torch.ones(4, 3)
+    assert Neighbours.of(embeddings, np.ones(4, bool), 2).fill(whole, unit=False).equal(whole)
 
 
 # codes that no warm item has

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from felid import ranking
-from felid.cold import fill_cold
+from felid.cold import Neighbours
 from felid.data.histories import Sequences
 from felid.errors import RequestError
-from felid.models.base import Catalogue, Mode
+from felid.models.base import Catalogue, DenseModel, Mode
 from felid.ranking import ItemRanker, SearchConfig
 from felid.semantic_ids import SemanticIds
 from tests.search.dumb import dumb_evidence
@@ -166,11 +166,43 @@ def test_neighbours_give_cold_items_a_vector() -> None:
     assert one.recommendable().all()
     model = dense_model("sasrec", ITEMS)
     with torch.no_grad():
-        vectors = fill_cold(model.item_vectors().numpy(), ITEMS.embeddings, 2)
+        vectors = Neighbours.of(ITEMS.embeddings, ITEMS.warm, 2).fill(model.item_vectors(), unit=False).numpy()
         history = torch.from_numpy(HISTORIES[1])[None]
         contexts = model.contexts(ranking.Histories(history, torch.tensor([3]))).numpy()
     logits = (contexts @ vectors.T)[0]
     np.testing.assert_allclose(scores_of(one, 1), logits - np.log(np.exp(logits).sum()), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["dense", "generative", "fused"])
+def test_neighbours_speak_for_cold_items_in_every_voice(mode: Mode) -> None:
+    """Of the vectors, of the nodes above the items, and of the transitions."""
+    one, plain = (ranker(mode=mode, memory_weight=0.7, cold_neighbours=count) for count in (2, 0))
+    near = Neighbours.of(ITEMS.embeddings, ITEMS.warm, 2)
+    assert np.array_equal(near.cold.numpy(), np.flatnonzero(~ITEMS.warm))
+    assert isinstance(one.model, DenseModel)
+    assert mode == "dense" or one.codes is not None
+    with torch.no_grad():
+        vectors = near.fill(one.model.item_vectors(), unit=False)
+    if one.vectors is not None:
+        torch.testing.assert_close(one.vectors.vectors, vectors)
+    if one.codes is not None and plain.codes is not None:
+        assert one.codes.vectors is not None and plain.codes.vectors is not None
+        leaves = one.codes.trie.leaf_item
+        torch.testing.assert_close(one.codes.vectors[-1], vectors[leaves])
+        torch.testing.assert_close(plain.codes.vectors[-1][ITEMS.warm[leaves]], vectors[leaves][ITEMS.warm[leaves]])
+    if mode == "fused":
+        assert one.voices is not None and plain.voices is not None
+        batch = next(iter(one.batches(HISTORIES, False)))[1]
+        torch.testing.assert_close(one.voices.evidence(batch), near.share(plain.voices.evidence(batch)))
+    items, scores = one.search_items(HISTORIES, 5, True)
+    exact = np.stack([scores_of(one, row)[items[row]] for row in range(len(HISTORIES))])
+    np.testing.assert_allclose(scores, exact, atol=1e-4)
+
+
+def test_an_empty_history_is_refused() -> None:
+    for mode in ("dense", "generative", "fused"):
+        with pytest.raises(RequestError, match="user 1 of 2 has an empty history, expected at least one item"):
+            ranker(mode=mode).rank(lists_of([[1, 2], []]), 5, True)
 
 
 @pytest.mark.parametrize("mode", ["dense", "fused"])

@@ -215,12 +215,12 @@ def _damaged(artifact: Artifact) -> list[str]:
 def peak_rss_mib() -> int:
     """The most memory that this process has held, in MiB.
 
-    On Linux as the kernel counts it for this program: `getrusage` would begin with what the process that started it held.
+    Where there is `/proc`, as the kernel counts it for this program: `getrusage` would begin with what its parent held.
     """
-    if sys.platform == "linux":
-        with Path("/proc/self/status").open(encoding="utf-8") as stream:
-            return next(int(line.split()[1]) for line in stream if line.startswith("VmHWM:")) // 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2  # bytes on macOS
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:")) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from felid.cold import fill_cold
+from felid.cold import Neighbours
 from felid.config import Config
 from felid.data.histories import Sequences
 from felid.errors import RequestError
@@ -63,7 +63,8 @@ class SearchConfig(Config):
     cold_bias: float = 0.0
     """Added to the dense logits of cold items, in nats; to keep them out of all lists, set `cold_share` to 0."""
     cold_neighbours: int = Field(default=0, ge=0)
-    """Warm items, nearest by content, whose mean stands in for the item vector that a cold item has not; 0 = it has none."""
+    """Warm items, nearest by content, that speak for a cold one: their mean vector stands for its own, or for half of that where
+    it has one, and under `fused` it has the mean of their transitions; 0 = none do."""
     cold_share: float | None = Field(default=None, ge=0, le=1)
     """Largest share of cold items in a list and in its first p items. They are then not ranked by the model, but stand after the
     first item that has all their codes but the last, as soon as there is room (the epsilon of TIGER, section 4.3). 0 keeps cold
@@ -119,8 +120,11 @@ class ItemRanker:
         ids = catalogue.ids
         check_cold_share(self.search, ids=ids is not None, shared=ids is not None and ids.shared)
         self.relatives = None if ids is None or self.search.cold_share is None else ColdRelatives.of(ids, catalogue.warm)
-        self.codes = self._code_scores() if self.mode != "dense" and "generative" in model.modes else None
-        self.vectors = self._vector_scores() if self.mode != "generative" else None
+        self.neighbours = self._neighbours()
+        vectors = self._item_vectors() if "dense" in model.modes else None
+        self.codes = self._code_scores(vectors) if self.mode != "dense" and "generative" in model.modes else None
+        self.vectors = self._vector_scores(vectors) if self.mode != "generative" and vectors is not None else None
+        self.voices = None if self.vectors is None else Voices(self.vectors, self.codes, self.memory, self.neighbours)
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible (the protocol of felid.evaluation)."""
@@ -132,7 +136,7 @@ class ItemRanker:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
         items = np.full((len(histories), k), -1, np.int64)
         scores = np.full((len(histories), k), -np.inf, np.float32)
-        for rows, batch, seen in self._batches(histories, exclude_seen):
+        for rows, batch, seen in self.batches(histories, exclude_seen):
             found = self._search(batch, seen, k)
             width = found.items.shape[1]  # smaller than k where the catalogue is
             items[rows, :width], scores[rows, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
@@ -144,7 +148,7 @@ class ItemRanker:
 
     def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
         """Rows of the users of each batch, and what each voice says of their candidates for lists of k items (mode `fused`)."""
-        for rows, batch, seen in self._batches(histories, exclude_seen):
+        for rows, batch, seen in self.batches(histories, exclude_seen):
             yield rows, self._propose(batch, seen, k)
 
     def score_items(self, histories: Sequences, items: Indices) -> Floats:
@@ -159,9 +163,9 @@ class ItemRanker:
         if self.codes is not None and self.mode != "hybrid":
             generative = torch.cat([self.codes.score(batch, part[None])[0] for part in wanted.split(4096)])
         assert generative is not None
-        if self.mode != "fused" or self.vectors is None or dense is None:
+        if self.mode != "fused" or self.voices is None or dense is None:
             return generative.cpu().numpy()
-        evidence = Voices(self.vectors, self.codes, self.memory).evidence(batch)[0, wanted]
+        evidence = self.voices.evidence(batch)[0, wanted]
         return self.weights.fuse(dense, generative, evidence).cpu().numpy()
 
     def recommendable(self) -> NDArray[np.bool_]:
@@ -187,43 +191,57 @@ class ItemRanker:
         return self._propose(histories, seen, k).best(self.weights, k)
 
     def _propose(self, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
-        assert self.vectors is not None and self.mode == "fused", "only under fused there are candidates"
-        voices, count = Voices(self.vectors, self.codes, self.memory), max(k, self.search.candidates)
-        return propose(voices, histories, seen, count, self.search.num_beams, self.weights.memory)
+        assert self.voices is not None and self.mode == "fused", "only under fused there are candidates"
+        count = max(k, self.search.candidates)
+        return propose(self.voices, histories, seen, count, self.search.num_beams, self.weights.memory)
 
-    def _code_scores(self) -> CodeScores:
+    def _neighbours(self) -> Neighbours | None:
+        count, catalogue = self.search.cold_neighbours, self.catalogue
+        if not count or self.relatives is not None:
+            return None
+        return Neighbours.of(catalogue.embeddings, catalogue.warm, count).to(self.device)
+
+    @torch.inference_mode()
+    def _item_vectors(self) -> Tensor:
+        assert isinstance(self.model, DenseModel)
+        vectors = vectors_of(self.model)
+        return vectors if self.neighbours is None else self.neighbours.fill(vectors, unit=self.model.unit_vectors)
+
+    def _code_scores(self, vectors: Tensor | None) -> CodeScores:
         model, ids = self.model, self.catalogue.ids
         assert isinstance(model, GenerativeModel) and ids is not None
         all_items = model.scores_cold_items and self.relatives is None
-        trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm)
-        return CodeScores.of(model, trie.to(self.device), ids.groups if ids.shared else None)
+        trie = trie_of(ids, np.ones_like(self.catalogue.warm) if all_items else self.catalogue.warm).to(self.device)
+        return CodeScores.of(model, trie, ids.groups if ids.shared else None, None if self.neighbours is None else vectors)
 
     def _proposed(self, codes: CodeScores) -> Tensor:
         """(N,) bool: the items that can be generated, or need not be."""
         return (codes.trie.paths[:, -1] >= 0) | self.pool
 
-    @torch.inference_mode()
-    def _vector_scores(self) -> VectorScores:
+    def _vector_scores(self, vectors: Tensor) -> VectorScores:
         assert isinstance(self.model, DenseModel)
-        vectors, warm = vectors_of(self.model), torch.from_numpy(self.catalogue.warm).to(self.device)
-        if self.search.cold_neighbours:
-            given = vectors.cpu().numpy(), self.catalogue.embeddings, self.search.cold_neighbours
-            filled = fill_cold(*given, unit=self.model.unit_vectors)
-            vectors = torch.from_numpy(filled).to(self.device)
+        warm = torch.from_numpy(self.catalogue.warm).to(self.device)
         bias = torch.where(warm, 0.0, -torch.inf if self.relatives is not None else self.search.cold_bias)
         if self.codes is not None:
             bias = bias.masked_fill(~self._proposed(self.codes), -torch.inf)
         return VectorScores.of(self.model, vectors, bias)
 
-    def _batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
-        """Rows, histories and seen items (all of them, padded with -1) of users with histories of similar length."""
+    def batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
+        """Rows, histories and seen items (all of them, padded with -1) of users with histories of similar length.
+
+        Raises:
+            RequestError: a user has no history.
+        """
+        if not histories.lengths.all():
+            place = int(np.flatnonzero(histories.lengths == 0)[0])
+            raise RequestError(f"user {place} of {len(histories)} has an empty history, expected at least one item; leave it out")
         read = self._readable(histories)
         order = np.argsort(np.minimum(read.lengths, self.model.history), kind="stable")  # little padding
         size = self.search.batch_users
         if self.mode != "generative":
             size = max(1, min(size, MOST_LOGITS // len(self.catalogue.warm)))
         for rows in np.split(order, range(size, len(order), size)):
-            seen = torch.from_numpy(_padded(histories, rows, None, -1)).to(self.device) if exclude_seen else None
+            seen = torch.from_numpy(histories.padded(rows, None, -1)).to(self.device) if exclude_seen else None
             yield rows, self._batch(read, rows), seen
 
     def _readable(self, histories: Sequences) -> Sequences:
@@ -234,7 +252,7 @@ class ItemRanker:
 
     def _batch(self, histories: Sequences, rows: Indices) -> Histories:
         lengths = torch.from_numpy(np.minimum(histories.lengths[rows], self.model.history))
-        items = torch.from_numpy(_padded(histories, rows, self.model.history, 0))
+        items = torch.from_numpy(histories.padded(rows, self.model.history, 0))
         users, known = None, histories.user_ids[0] is not None
         if known and isinstance(self.model, GenerativeModel) and self.model.layout.num_user_buckets:
             users = torch.tensor([self.model.layout.user_token(user) for user in histories.user_ids[rows].tolist()])
@@ -279,12 +297,3 @@ def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:
     """The trie of some items of a catalogue, `items` (N,) marks them; an item that shares an ID with one of them has its path."""
     rows = np.flatnonzero(items)
     return TorchTrie.of(Trie.from_codes(ids.codes[rows], ids.sizes, rows, shared=ids.shared), ids.codes)
-
-
-def _padded(histories: Sequences, rows: Indices, limit: int | None, filler: int) -> Indices:
-    """(len(rows), T) the last `limit` items of each history (all of them for None), left-aligned."""
-    lengths = histories.lengths[rows] if limit is None else np.minimum(histories.lengths[rows], limit)
-    step = np.arange(lengths.max())
-    places = (histories.offsets[rows + 1] - lengths)[:, None] + step
-    real = step < lengths[:, None]
-    return np.where(real, histories.items[np.where(real, places, 0)], filler)

@@ -46,6 +46,14 @@ class Sequences:
         items = np.concatenate(rows).astype(np.int64) if rows else np.empty(0, np.int64)
         return cls(user_ids, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), items)
 
+    def padded(self, rows: NDArray[np.int64], limit: int | None, filler: int) -> NDArray[np.int64]:
+        """(len(rows), T) the last `limit` items of some rows (all of them for None), left-aligned."""
+        lengths = self.lengths[rows] if limit is None else np.minimum(self.lengths[rows], limit)
+        step = np.arange(lengths.max())
+        places = (self.offsets[rows + 1] - lengths)[:, None] + step
+        real = step < lengths[:, None]
+        return np.where(real, self.items[np.where(real, places, 0)], filler)
+
     def where(self, kept: NDArray[np.bool_]) -> Sequences:
         """The same users with only the kept ones of `items`; some may be left with none."""
         kept_before = np.concatenate(([0], np.cumsum(kept))).astype(np.int64)

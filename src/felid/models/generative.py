@@ -98,8 +98,11 @@ class GenerativeModel(Model):
         """Unnormalised float32 scores of the codes of one level (tied output)."""
         return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
 
-    def node_vectors(self, trie: TorchTrie) -> NodeVectors | None:
-        """A vector for each node of a trie, for models that compare codes by the items below them too; else None."""
+    def node_vectors(self, trie: TorchTrie, vectors: Float[Tensor, "N D"] | None = None) -> NodeVectors | None:
+        """A vector for each node of a trie, for models that compare codes by the items below them too; else None.
+
+        `vectors` are of all items, in place of the model's own.
+        """
         return None
 
     def queries(self, hidden: Float[Tensor, "*B D"], starts: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B D"]:

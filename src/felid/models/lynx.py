@@ -208,10 +208,11 @@ class Lynx(GenerativeModel, DenseModel):
         vectors: Tensor = self.code_norm(super().code_vectors(codes, level))
         return vectors
 
-    def node_vectors(self, trie: TorchTrie) -> NodeVectors | None:
+    def node_vectors(self, trie: TorchTrie, vectors: Float[Tensor, "N D"] | None = None) -> NodeVectors | None:
         if not self.config.reads_nodes:
             return None
-        return trie.means(self.dense.vectors(self._vectors(None)), torch.arange(len(self.codes), device=self.codes.device))
+        vectors = self.dense.vectors(self._vectors(None)) if vectors is None else vectors
+        return trie.means(vectors, torch.arange(len(vectors), device=vectors.device))
 
     def queries(self, hidden: Float[Tensor, "*B D"], starts: Float[Tensor, "*B D"], level: int) -> Float[Tensor, "*B D"]:
         assert self.corrections is not None

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from felid.cold import Neighbours
 from felid.models.base import Histories
 from felid.search.beam import Results
 from felid.search.dense import VectorScores, most_probable
@@ -71,16 +72,19 @@ class Voices:
         vectors: the dense head.
         codes: the generative head; None for a model without one.
         memory: the transition memory; None = there is none.
+        neighbours: whose transitions cold items have; None = they have none.
     """
 
     vectors: VectorScores
     codes: CodeScores | None
     memory: TransitionMemory | None
+    neighbours: Neighbours | None = None
 
     def evidence(self, histories: Histories) -> Float[Tensor, "B N"]:
         """What the memory says of every item."""
         if self.memory is not None:
-            return self.memory.scores(histories)
+            found = self.memory.scores(histories)
+            return found if self.neighbours is None else self.neighbours.share(found)
         return torch.zeros(len(histories.items), len(self.vectors.vectors), device=histories.items.device)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from felid.models.base import Histories
@@ -34,9 +36,11 @@ class CodeScores:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, model: GenerativeModel, trie: TorchTrie, groups: IdGroups | None) -> CodeScores:
-        """With the vectors that the model's nodes have now."""
-        return cls(model, trie, groups, model.node_vectors(trie))
+    def of(
+        cls, model: GenerativeModel, trie: TorchTrie, groups: IdGroups | None, vectors: Float[Tensor, "N D"] | None = None
+    ) -> CodeScores:
+        """With the vectors that the model's nodes have now, or those of `vectors` of the items."""
+        return cls(model, trie, groups, model.node_vectors(trie, vectors))
 
     def search(
         self,
@@ -71,3 +75,9 @@ class CodeScores:
         asked = torch.where(inside, items, self.trie.leaf_item[0])
         scores = score_items(self.model, histories, asked, self.trie, self.vectors)
         return scores.masked_fill(~inside, -torch.inf)
+
+    def score_targets(self, histories: Histories, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B,) the same of one item for each user: what the loss of training adds up, without dropout."""
+        wanted = torch.from_numpy(targets).to(histories.items.device)
+        scores: NDArray[np.float32] = self.score(histories, wanted[:, None])[:, 0].cpu().numpy()
+        return scores
