@@ -33,10 +33,12 @@ from benchmarks.runs import (
     end_with_children,
     felid,
     keep,
+    keep_ranks,
     load_settings,
     made_with,
     minutes_of,
     output,
+    read_ranks,
     records,
     stage_folder,
     with_file,
@@ -111,8 +113,9 @@ def run_system(name: str, system: System, options: argparse.Namespace) -> None:
             record = {**key, "recipe": whole.recipe, "overrides": list(whole.overrides), **made_with(options.threads)}
             felid("evaluate", root, whole.recipe, whole.overrides, threads=options.threads)
             folder, kept = stage_folder(root, "evaluate"), f"{name}-{draw}-{variant}"
-            keep(folder / "metrics.json", options.out, f"{kept}/metrics.json")
-            ranks = keep(folder / "ranks.parquet", options.out, f"{kept}/ranks.parquet")
+            for source in (folder / "metrics.json", stage_folder(root, "train") / "search.json"):
+                keep(source, options.out, f"{kept}/{source.name}")
+            ranks = keep_ranks(folder / "ranks.parquet", options.out, f"{kept}/per-user.parquet")
             add_record(path, {**record, "search": list(search), "minutes": minutes_of(root), "ranks": ranks}, SAME)
 
 
@@ -175,7 +178,7 @@ def table(out: Path, settings: Settings) -> str:
     done = with_file(current(settings, records(out / "runs.json")), out)
     runs: dict[tuple[str, str], dict[int, pl.DataFrame]] = {}
     for record in done:
-        runs.setdefault((record["system"], record["variant"]), {})[record["draw"]] = pl.read_parquet(out / record["ranks"])
+        runs.setdefault((record["system"], record["variant"]), {})[record["draw"]] = read_ranks(out / record["ranks"])
     rows, sentences = metric_rows(runs), comparisons(runs)
     if not rows:
         return f"{out / 'runs.json'} holds no evaluation with these settings and its ranks; use the command run"

@@ -84,7 +84,8 @@ def pace_of(root: Path, recipe_name: str, overrides: Sequence[str]) -> dict[str,
     pipeline.run("tokenize")
     short = recipe.training.model_copy(update={"epochs": 2, "patience": 0, "validations_per_epoch": 1})
     settings = recipe.model, short, recipe.seed, recipe.evaluation.exclude_seen
-    catalogue = Catalogue(pipeline.embeddings, pipeline.warm, pipeline.ids)
+    counts = pipeline.split.item_counts(len(pipeline.warm))
+    catalogue = Catalogue(pipeline.embeddings, pipeline.warm, pipeline.ids, counts)
     fitting = Paced(*settings, catalogue, pipeline.split, plain_console(quiet=True), pipeline.dataset.item_ids)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

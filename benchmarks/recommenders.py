@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
 from rich.console import Console
 
 from benchmarks.runs import (
@@ -33,11 +32,13 @@ from benchmarks.runs import (
     end_with_children,
     felid,
     keep,
+    keep_ranks,
     lane_of,
     load_settings,
     made_with,
     minutes_of,
     output,
+    read_ranks,
     records,
     share_of,
     stage_folder,
@@ -145,10 +146,10 @@ def run_systems(options: argparse.Namespace) -> str:
     for job in missing_jobs(options, load_settings(options.settings).systems, with_file(records(path), options.out)):
         record = job.start("evaluate", root, options.threads)
         folder, kept = stage_folder(root, "evaluate"), f"{job.name}-{job.seed}"
-        for source in (folder / "metrics.json", root / "recipe.json"):
+        for source in (folder / "metrics.json", root / "recipe.json", stage_folder(root, "train") / "search.json"):
             keep(source, options.out, f"{kept}/{source.name}")
         write_json(options.out / kept / "curve.json", read_json(stage_folder(root, "train") / "progress.json")["curve"])
-        ranks = keep(folder / "ranks.parquet", options.out, f"{kept}/ranks.parquet")
+        ranks = keep_ranks(folder / "ranks.parquet", options.out, f"{kept}/per-user.parquet")
         add_record(path, {**record, "ranks": ranks}, SAME)
     return table_systems(options)
 
@@ -159,7 +160,7 @@ def table_systems(options: argparse.Namespace) -> str:
     done = with_file(current(load_settings(options.settings).systems, records(path)), options.out)
     if not done:
         return f"{path} holds no run with these settings and its ranks among {len(records(path))}; use the command run"
-    ranks = [{**record, "ranks": pl.read_parquet(options.out / record["ranks"])} for record in done]
+    ranks = [{**record, "ranks": read_ranks(options.out / record["ranks"])} for record in done]
     rows, sentences = metric_rows(runs_of(ranks)), comparisons(runs_of(ranks))
     write_json(options.out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
     header = ("system", "part", "seen", "runs", *METRICS, "recall@10, 95 % CI", "ndcg@10, 95 % CI")
@@ -243,7 +244,7 @@ def run_ablation(options: argparse.Namespace) -> str:
         record, source = job.start("train", root, options.threads), root / "validation.parquet"
         asked = ("--every-mode", *users, "--ranks", str(source))
         found = output("benchmarks.validate", str(root), *asked, threads=options.threads)
-        ranks = keep(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}/ranks.parquet")
+        ranks = keep_ranks(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}.parquet")
         add_record(path, {**record, "ranks": ranks, "validation": json.loads(found)}, SAME)
     return table_ablation(with_file(current(systems, records(path)), options.out), next(iter(systems)), options.out)
 
@@ -267,7 +268,7 @@ def table_ablation(done: Sequence[Record], complete: str, out: Path) -> str:
 
 def _against(one: Record, whole: Record, out: Path, group: Group | None) -> str:
     """Differences to the complete system in each mode that both have, with their intervals over the users of a group."""
-    ours, theirs = pl.read_parquet(out / one["ranks"]), pl.read_parquet(out / whole["ranks"])
+    ours, theirs = read_ranks(out / one["ranks"]), read_ranks(out / whole["ranks"])
     found = []
     for mode in (mode for mode in one["validation"] if mode in whole["validation"]):
         difference = compare_runs([(ours, mode)], [(theirs, mode)], "ndcg@10", part="validation", group=group)[2]

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import polars as pl
 from pydantic import Field
 
 from benchmarks.machine import cpu, git
@@ -206,6 +207,34 @@ def keep(source: Path, out: Path, place: str) -> str:
     (out / place).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, out / place)
     return place
+
+
+def keep_ranks(source: Path, out: Path, place: str) -> str:
+    """`keep` for the ranks of an evaluation: small, a row per user, and without the ids of its data."""
+    ranks, columns = pl.read_parquet(source), {}
+    for (system, part, policy), found in ranks.group_by("system", "part", "policy", maintain_order=True):
+        columns[f"{part}: group"] = found["group"].alias(f"{part}: group")  # the same users in the same order for every system
+        columns[f"{part}: {policy}: {system}"] = found["rank"].cast(pl.UInt16).alias(f"{part}: {policy}: {system}")
+    (out / place).parent.mkdir(parents=True, exist_ok=True)
+    length = max(
+        len(column) for column in columns.values()
+    )  # parts may have different users, those of the longest number the rows
+    table = pl.DataFrame([column.extend_constant(None, length - len(column)) for column in columns.values()])
+    table.write_parquet(out / place, compression="zstd", compression_level=19)
+    return place
+
+
+def read_ranks(path: Path) -> pl.DataFrame:
+    """What `keep_ranks` wrote as `felid.evaluation.compare_runs` takes it; users are numbered, targets are not known."""
+    table, found = pl.read_parquet(path), []
+    for name in table.columns:
+        part, _, rest = name.partition(": ")
+        policy, _, system = rest.partition(": ")
+        if system:
+            labels = {"system": system, "part": part, "policy": policy, "target": 0}
+            rows = table.select(group=f"{part}: group", rank=pl.col(name).cast(pl.Int64)).with_row_index("user_id")
+            found.append(rows.drop_nulls().with_columns(pl.lit(value).alias(label) for label, value in labels.items()))
+    return pl.concat(found)
 
 
 def with_file(done: Sequence[Record], out: Path) -> list[Record]:

@@ -138,7 +138,7 @@ def _contestants(
     rankers: dict[tuple[int, Mode, int], ItemRanker] = {}
     same = "same weights, users and batches, padded to the longest of the batch, fp32"
     whole = "ItemRanker.search_items (batches of similar length), fp32"
-    fused = f"{whole}, lists of 10 out of 100 candidates of each head"
+    fused = f"{whole}, lists of 10 out of {SearchConfig().candidates} candidates of each head"
     result = [
         Contestant(name, batched(one.search, users // 2), small, f"Python-trie prefix_allowed_tokens_fn, fp32, {BASELINES[name]}")
         for name, one in generate.items()

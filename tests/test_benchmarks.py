@@ -354,10 +354,28 @@ def test_systems_are_compared_seed_by_seed(tmp_path: Path) -> None:
     assert list(recommenders.runs_of([record("lynx, transductive", 0, 11)])) == ["markov", "popularity", "lynx, transductive"]
 
 
+def write_ranks(path: Path, frame: pl.DataFrame) -> Path:
+    """As the benchmarks keep them."""
+    source = path.with_suffix(".source")
+    frame.write_parquet(source)
+    runs.keep_ranks(source, path.parent, path.name)
+    return path
+
+
+def test_kept_ranks_are_those_of_the_evaluation_without_its_ids(tmp_path: Path) -> None:
+    test = ranks({"lynx": drawn(0), "lynx, dense": drawn(1)}, cold=10)
+    other = ranks({"lynx": drawn(2)}, part="validation").filter(pl.col("user_id") != pl.col("user_id").first())
+    kept = runs.read_ranks(write_ranks(tmp_path / "kept.parquet", pl.concat([test, other])))
+    for system, part, given in (("lynx", "test", test), ("lynx, dense", "test", test), ("lynx", "validation", other)):
+        found, wanted = (one.filter(system=system, part=part, policy="seen_kept") for one in (kept, given))
+        assert found["rank"].equals(wanted["rank"]) and found["group"].equals(wanted["group"])
+        assert found["user_id"].to_list() == list(range(len(wanted))) and set(found["target"]) == {0}
+    assert len(kept) == len(test) + len(other)
+
+
 def test_an_ablation_is_held_against_the_complete_system_mode_by_mode(tmp_path: Path) -> None:
     def record(name: str, modes: dict[str, np.ndarray]) -> runs.Record:
-        path = tmp_path / f"{name}.parquet"
-        ranks(modes, part="validation").write_parquet(path)
+        path = write_ranks(tmp_path / f"{name}.parquet", ranks(modes, part="validation"))
         users = {mode: {"all": {"recall@10": 0.1, "ndcg@10": 0.05}} for mode in modes}
         return {"name": name, "seed": 0, "minutes": {"train": 1.0}, "ranks": path.name, "validation": users}
 
@@ -370,9 +388,8 @@ def test_an_ablation_is_held_against_the_complete_system_mode_by_mode(tmp_path: 
 
 def test_an_ablation_on_held_out_items_tells_warm_and_cold_users_apart(tmp_path: Path) -> None:
     def record(name: str, rank: int) -> runs.Record:
-        path = tmp_path / f"{name}.parquet"
         found = np.where(np.arange(USERS) < 10, rank, 1)
-        ranks({"fused": found}, part="validation", cold=10).write_parquet(path)
+        path = write_ranks(tmp_path / f"{name}.parquet", ranks({"fused": found}, part="validation", cold=10))
         users = {group: {"recall@10": value, "ndcg@10": value} for group, value in (("all", 0.5), ("warm", 1.0), ("cold", 0.25))}
         return {"name": name, "seed": 0, "minutes": {"train": 1.0}, "ranks": path.name, "validation": {"fused": users}}
 
@@ -425,6 +442,7 @@ class FakeTrainings:
         write_json(root / "run.json", {"stages": {"evaluate": "evaluate", "train": "train"}})
         write_json(root / "recipe.json", {})
         write_json(root / "train" / "progress.json", {"curve": CURVE})
+        write_json(root / "train" / "search.json", {"weight": 0.3})
         if stage == "evaluate":
             metrics = {part: {"recall@10": 0.1, "ndcg@10": 0.05} for part in ("test", "test_seen_kept", "validation")}
             metrics |= {part: {"recall@10": {"low": 0.09, "high": 0.11}} for part in ("intervals", "intervals_seen_kept")}
@@ -463,7 +481,7 @@ def test_runs_are_evaluated_once_and_their_ranks_outlive_the_run_folders(tmp_pat
     shutil.rmtree(tmp_path / "work")
     assert recommenders.table_systems(options) == shown == recommenders.run_systems(options)
     assert not fake.stages()
-    (tmp_path / "out" / "lynx-0" / "ranks.parquet").unlink()
+    (tmp_path / "out" / "lynx-0" / "per-user.parquet").unlink()
     assert "(lynx) " not in recommenders.table_systems(options), "without its ranks a record says nothing"
     recommenders.run_systems(options)
     assert fake.stages() == ["evaluate"]
@@ -477,7 +495,7 @@ def test_an_ablation_does_not_read_test_and_keeps_its_ranks(tmp_path: Path, monk
     fake, options = FakeTrainings(monkeypatch, recommenders), recommender_options("ablation", tmp_path)
     shown, count = recommenders.run_ablation(options), len(runs.load_settings(SETTINGS).ablation)
     assert fake.stages() == ["train", "validate"] * count
-    assert len(list(tmp_path.glob("out/ablation/*/ranks.parquet"))) == count
+    assert len(list(tmp_path.glob("out/ablation/*.parquet"))) == count
     shutil.rmtree(tmp_path / "work")
     assert recommenders.run_ablation(options) == shown
     assert not fake.stages()
@@ -543,12 +561,12 @@ def test_every_draw_has_a_choice_of_its_own_and_its_ranks_outlive_the_run_folder
     assert [(one["system"], one["draw"]) for one in choices] == [(name, draw) for name in cold.GRIDS for draw in (0, 1)]
     shutil.rmtree(tmp_path / "work")
     shown = cold.table(options.out, settings)
-    assert "lynx, chosen, draw 1: cold_bias=" in shown
+    assert "lynx, chosen, draw 1: cold_neighbours=" in shown
     assert not cold.current(settings, [{"system": "gone", "draw": 0, "search": [], "resolved": ""}])
     for name in cold.GRIDS:
         cold.run_system(name, settings.systems[name], options)
     assert not fake.asked
-    (tmp_path / "out" / "lynx-0-chosen" / "ranks.parquet").unlink()
+    (tmp_path / "out" / "lynx-0-chosen" / "per-user.parquet").unlink()
     cold.run_system("lynx", settings.systems["lynx"], options)
     assert fake.stages() == ["evaluate"]
     assert len(runs.records(tmp_path / "out" / "runs.json")) == 8

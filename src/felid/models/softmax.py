@@ -107,9 +107,12 @@ class Negatives:
     @classmethod
     def draw(cls, counts: Float[Tensor, " N"], num: int) -> Negatives:
         """`num` items drawn in proportion to counts**0.75, by torch's global generator; items without a count never are."""
-        weights = counts**COUNT_POWER
-        items = torch.multinomial(weights, num, replacement=True)
-        return cls(items, (weights[items] / weights.sum() * num).log())
+        weights = counts.double() ** COUNT_POWER
+        ends = weights.cumsum(0)  # torch.multinomial takes no more than 2**24 items
+        places = torch.rand(num, dtype=torch.float64, device=counts.device) * ends[-1]
+        items = torch.searchsorted(ends, places, right=True)
+        items = items.clamp(max=torch.searchsorted(ends, ends[-1:]))  # where a product was rounded up to the end
+        return cls(items, (weights[items] / ends[-1] * num).log().float())
 
 
 def sampled_softmax_loss(
