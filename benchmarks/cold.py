@@ -56,7 +56,7 @@ PLAIN: Mapping[str, tuple[str, ...]] = {"lynx": ("cold_share=0",), "sasrec": ("c
 """Search settings without new items: lynx knows them by their texts and codes, so they have to be shut out."""
 GRIDS: Mapping[str, Sequence[tuple[str, ...]]] = {
     name: [(f"cold_neighbours={k}", f"cold_bias={bias:g}") for k in neighbours for bias in np.arange(first, last + 0.1, 0.5)]
-    for name, neighbours, first, last in (("lynx", (3, 10), 0.5, 3.0), ("sasrec", (3, 10, 30), -2.0, 1.0))
+    for name, neighbours, first, last in (("lynx", (3, 10), 0.0, 2.0), ("sasrec", (3, 10, 30), -2.0, 1.0))
 }
 """Search settings to choose from; without neighbours SASRec recommends no new item."""
 EVALUATED: Mapping[str, tuple[str, ...]] = {"lynx": ("evaluation.variants=false",), "sasrec": ()}

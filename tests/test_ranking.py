@@ -173,6 +173,18 @@ def test_neighbours_give_cold_items_a_vector() -> None:
     np.testing.assert_allclose(scores_of(one, 1), logits - np.log(np.exp(logits).sum()), atol=1e-4)
 
 
+@pytest.mark.parametrize("bias", [-3.0, 2.0])
+def test_a_bias_moves_the_generative_part_of_fused_scores_as_well(bias: float) -> None:
+    """Otherwise it would weigh less, the larger that part is."""
+    plain, moved = (ranker(mode="fused", fusion_weight=1.0, memory_weight=0.7, cold_bias=value) for value in (0.0, bias))
+    difference = scores_of(moved, 0) - scores_of(plain, 0)
+    np.testing.assert_allclose(difference, np.where(ITEMS.warm, 0.0, bias), atol=1e-4)
+    items, scores = moved.search_items(HISTORIES, 18, False)
+    for row in range(len(HISTORIES)):
+        assert items[row].tolist() == wanted_list(scores_of(moved, row), set())
+        np.testing.assert_allclose(scores[row], scores_of(moved, row)[items[row]], atol=1e-4)
+
+
 @pytest.mark.parametrize("mode", ["dense", "generative", "fused"])
 def test_neighbours_speak_for_cold_items_in_every_voice(mode: Mode) -> None:
     """Of the vectors, of the nodes above the items, and of the transitions."""

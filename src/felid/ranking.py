@@ -61,7 +61,7 @@ class SearchConfig(Config):
     memory_weight: float | None = Field(default=None, ge=0)
     """Factor of the transition memory in scores under `fused`; null = the one chosen on validation, 0 where none was."""
     cold_bias: float = 0.0
-    """Added to the dense logits of cold items, in nats; to keep them out of all lists, set `cold_share` to 0."""
+    """Added to the scores of cold items, in nats: dense logits, and generative ones under `fused`. `cold_share` 0 lists none."""
     cold_neighbours: int = Field(default=0, ge=0)
     """Warm items, nearest by content, that speak for a cold one: their mean vector stands for its own, or for half of that where
     it has one, and under `fused` it has the mean of their transitions; 0 = none do."""
@@ -166,6 +166,7 @@ class ItemRanker:
         if self.mode != "fused" or self.voices is None or dense is None:
             return generative.cpu().numpy()
         evidence = self.voices.evidence(batch)[0, wanted]
+        generative = generative if self.codes is None else generative + self.voices.vectors.bias[wanted]
         return self.weights.fuse(dense, generative, evidence).cpu().numpy()
 
     def recommendable(self) -> NDArray[np.bool_]:

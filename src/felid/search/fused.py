@@ -49,7 +49,8 @@ class Candidates:
     Attributes:
         items: (B, M) item_index, ascending in each row, -1 = none before them.
         dense: (B, M) float32 natural log-probability under the dense head; -inf = not to be recommended.
-        generative: (B, M) float32 the same under the generative head; that of the dense one where there is no other.
+        generative: (B, M) float32 the same under the generative head, with the bias that the dense one has in its logits; the
+            dense score where there is no such head.
         memory: (B, M) float32 evidence of the transition memory; 0 where there is none.
     """
 
@@ -104,7 +105,7 @@ def propose(
         assert by_codes.also is not None
         new = _missing(found, by_codes.items, log_probs.shape[1])
         items, order = torch.cat((by_codes.items, found.masked_fill(~new, -1)), 1).sort(1)
-        generative = torch.cat((by_codes.scores, by_codes.also), 1).gather(1, order)
+        generative = torch.cat((by_codes.scores, by_codes.also), 1).gather(1, order) + voices.vectors.bias[items.clamp(min=0)]
     absent, known = items < 0, items.clamp(min=0)
     dense = log_probs.gather(1, known).masked_fill(absent, -torch.inf)
     return Candidates(items, dense, generative.masked_fill(absent, -torch.inf), evidence.gather(1, known))
