@@ -15,17 +15,18 @@ from felid.artifacts import key_of, write_json
 from felid.config import as_tree
 from felid.data.histories import EvaluationSet, LeaveOneOut
 from felid.distributed import on_main
-from felid.errors import DataError, RecipeError
+from felid.errors import DataError, RecipeError, RequestError
 from felid.evaluation import evaluate
 from felid.evaluation.shared import SharedRanker
 from felid.fusion import FusionChoice, choose_fusion
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
-from felid.ranking import ItemRanker, SearchConfig, trie_of
+from felid.ranking import ItemRanker, SearchConfig, mode_of, trie_of
 from felid.search.transitions import TransitionMemory
 from felid.tracking import NO_TRACKING, Tracking
 from felid.training import Examples, TrainingConfig, TrainingData, train
+from felid.training.checkpoints import drop_states
 
 Validate = Callable[[Model], dict[str, float]]
 SIDE_USERS = 1000
@@ -87,8 +88,7 @@ class Fitting:
             self._choose_weights(model).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)
-        for state in folder.glob("checkpoint-*/state.pt"):  # only resuming needs it
-            state.unlink()
+        drop_states(folder, keep_last=self.training.keep_state)
 
     def _choose_weights(self, model: Model) -> FusionChoice:
         memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
@@ -143,12 +143,13 @@ class Fitting:
         wanted = self.training.validation_mode
         if wanted == "auto":
             return "dense" if "dense" in model.modes else model.modes[0]
-        if wanted not in model.modes:
+        try:
+            return mode_of(model.modes, wanted)
+        except RequestError as error:
             raise RecipeError(
                 f"training.validation_mode={wanted}, but this {self.model.kind} ranks by {', '.join(model.modes)}; "
                 "choose one of these or auto"
-            )
-        return wanted
+            ) from error
 
 
 def save_item_vectors(folder: Path, model: DenseModel, item_ids: NDArray[np.generic]) -> None:

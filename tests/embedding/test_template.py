@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from felid.config import as_tree, validate
 from felid.embedding import ItemTexts, TextConfig, item_texts
-from felid.errors import EmbeddingError
+from felid.errors import EmbeddingError, FelidWarning, RecipeError
 
 COLUMNS = {
     "item_id": [1, 2, 3],
@@ -34,6 +35,33 @@ def test_absent_columns_are_skipped_and_said_so():
 def test_labels_and_separator_can_change():
     texts, _ = item_texts(COLUMNS, TextConfig(columns=("brand", "title"), labels=False, separator=" | "))
     assert texts == ["OPI | Red Shatter Polish", "", "Balm"]
+
+
+def test_a_template_stands_for_label_and_value():
+    """Braces of values are values; columns without a template, and empty ones, are written as before."""
+    wanted = {"title": "Item '{}'.", "price": "It costs {}.", "brand": "By {}."}
+    columns = {**COLUMNS, "title": ["Red", None, "Balm {} {0}"]}
+    texts, _ = item_texts(columns, TextConfig(separator=" ", templates=wanted))
+    assert texts == [
+        "Item 'Red'. It costs 9.99. By OPI. categories: Makeup, Nails",
+        "",
+        "Item 'Balm {} {0}'. It costs 12. categories: Face > Cream",
+    ]
+
+
+@pytest.mark.parametrize("template", ["It costs.", "{} or {}", ""])
+def test_a_template_without_one_place_for_the_value_is_refused(template: str):
+    with pytest.raises(RecipeError, match=r"template of price.*write \{\} once"):
+        validate(TextConfig, {"templates": {"price": template}})
+
+
+def test_a_template_of_no_column_is_said_to_have_no_effect():
+    with pytest.warns(FelidWarning, match=r"text\.templates has titel, which is none of text\.columns \(title, price"):
+        assert TextConfig(templates={"titel": "Item {}."}).templates
+
+
+def test_settings_without_templates_are_written_as_they_were_before_there_were_any():
+    assert set(as_tree(TextConfig())) == {"columns", "separator", "labels"}
 
 
 def test_no_known_column_is_an_error_that_names_those_present():

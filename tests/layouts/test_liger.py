@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from felid.errors import ArtifactError, EmbeddingError
+import felid
+from felid.errors import ArtifactError, EmbeddingError, FelidWarning
 from felid.layouts import export_run, import_layout
-from felid.layouts.liger import codes_to_number, read
+from felid.layouts.liger import _last_epoch, codes_to_number, read
 from felid.layouts.source import RunSource, progress_of
+from felid.pipeline import Pipeline
+from felid.recipe import load_recipe
 from tests.layouts.conftest import exported, histories
 
 
@@ -47,19 +51,51 @@ def test_checkpoints_hold_the_weights(folder: Path, full: Path) -> None:
     assert set(state) == {
         *("model_state_dict", "optimizer_state_dict", "train_step", "global_step", "best_ndcg_10", "best_epoch"),
     }
-    assert (state["train_step"], state["global_step"], state["best_ndcg_10"]) == (1, progress["step"], progress["best"])
+    assert (state["train_step"], state["global_step"], state["best_ndcg_10"]) == (0, progress["step"], progress["best"])
+    assert state["best_epoch"] == 0, "LIGER counts epochs from 0"
+    assert state["optimizer_state_dict"] == {}
+    assert "`optimizer_state_dict` is empty: felid drops" in (folder / "README.md").read_text()
     assert json.loads((folder / "results" / "metrics.json").read_text())["num_users"] == 120
 
 
-def test_the_optimiser_goes_along_where_the_run_still_has_it(full: Path, tmp_path: Path) -> None:
-    shutil.copytree(full, tmp_path / "run")
-    training = RunSource.open(tmp_path / "run").stages["train"].path
-    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
-    torch.save({"optimizer": optimizer}, training / progress_of(training)["last_checkpoint"] / "state.pt")
-    folder = exported(tmp_path / "run", "liger", tmp_path)
-    assert torch.load(folder / "ckpt.pt", weights_only=True)["optimizer_state_dict"]["param_groups"] == [
-        {"lr": 0.1, "params": [0]}
-    ]
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of recipe `liger-short` at a size for tests, and its export."""
+    root = tmp_path_factory.mktemp("kept")
+    sizes = ["model.width=16", "model.head_width=4", "model.feed_forward=32", "model.text_hidden=[8]"]
+    world = "dataset={kind: synthetic, num_users: 120, num_types: 6, num_clusters: 3, items_per_cell: 3, max_length: 6}"
+    codes = ["quantizer.sizes=[4,4]", "quantizer.hidden=[16]", "quantizer.latent=8", "quantizer.epochs=3"]
+    training = ["training.epochs=3", "training.batch_targets=64", "training.average=0.9", "search.num_beams=10"]
+    settings = [world, "embedding={kind: lsa, dim: 8}", *codes, *sizes, *training]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FelidWarning)
+        Pipeline(load_recipe("liger-short", settings), root / "run").run("train")
+    return root / "run", exported(root / "run", "liger", root)
+
+
+def test_the_optimiser_goes_along_after_the_training_is_over(kept: tuple[Path, Path]) -> None:
+    """Recipe `liger-short` asks for it, as `liger` does: another AdamW goes on from `ckpt.pt` with the weights beside it."""
+    root, folder = kept
+    training = RunSource.open(root).stages["train"].path
+    progress = progress_of(training)
+    state = torch.load(folder / "ckpt.pt", weights_only=True)
+    model = felid.Recommender.load(root).model
+    model.load_state_dict(state["model_state_dict"])
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.load_state_dict(state["optimizer_state_dict"])
+    moments = [optimizer.state[parameter] for parameter in model.parameters()]
+    assert all(one["exp_avg"].shape == weight.shape for one, weight in zip(moments, model.parameters(), strict=True))
+    assert {int(one["step"]) for one in moments} == {state["global_step"]} == {progress["step"]}
+    assert optimizer.param_groups[0]["weight_decay"] == 0.035
+    assert state["train_step"] == 2
+    judged = load_file(training / progress["last_checkpoint"] / "model.safetensors")
+    assert not all(torch.equal(state["model_state_dict"][name], judged[name]) for name in judged), "not the moving average"
+    assert "`optimizer_state_dict` is that of AdamW" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("done", "epoch"), [(0.0, 0), (0.5, 0), (1.0, 0), (1.5, 1), (3.0, 2)])
+def test_epochs_are_counted_from_0(done: float, epoch: int) -> None:
+    assert _last_epoch(done) == epoch
 
 
 @pytest.mark.parametrize("name", ["full", "kmeans"])

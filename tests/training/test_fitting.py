@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 import felid.fitting
+from felid.config import as_tree
 from felid.data.histories import EvaluationSet
 from felid.embedding.collaborative import collaborative_vectors
 from felid.embedding.precomputed import PrecomputedConfig
@@ -19,13 +20,13 @@ from felid.errors import RecipeError
 from felid.evaluation import evaluate
 from felid.fitting import SIDE_USERS, Fitting, save_item_vectors
 from felid.fusion import MEMORY, SHARES, FusionChoice, choose_fusion
-from felid.models.base import Catalogue
+from felid.models.base import Catalogue, Mode
 from felid.ranking import ItemRanker, SearchConfig
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
-from felid.testing import toy_world
+from felid.testing import ToyWorld, toy_world
 from felid.training import TrainingConfig
-from felid.training.checkpoints import load_progress
+from felid.training.checkpoints import load_progress, load_state
 from tests.tiny import ALL_KINDS, AnyKind, config_of, dense_model, tiny_catalogue
 from tests.tiny import catalogue as tiny_ids
 
@@ -33,9 +34,9 @@ ONE = TrainingConfig(epochs=1, batch_targets=64, validation_beams=10, precision=
 USERS = 48
 
 
-def fitting(kind: AnyKind, **training: object) -> Fitting:
+def fitting(kind: AnyKind, world: ToyWorld | None = None, **training: object) -> Fitting:
     """A training of one epoch on a toy world; sasrec is told of no codes."""
-    world = toy_world(USERS)
+    world = world or toy_world(USERS)
     item_ids = np.array([f"item-{row}" for row in range(world.num_items)], object)
     ids = None if kind == "sasrec" else SemanticIds(world.codes, world.sizes, item_ids)
     catalogue = Catalogue(world.vectors, world.split.warm_items(world.num_items), ids)
@@ -58,6 +59,37 @@ def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
     metrics = what.metrics(model, mode, what.split.evaluation("validation"))
     assert {name: progress.curve[-1][name] for name in metrics} == metrics, "by the head that decides"
     assert (FusionChoice.load(tmp_path) is None) == (kind in ("tiger", "liger"))
+
+
+@pytest.mark.parametrize("keep_checkpoints", [False, True])
+def test_the_optimisers_state_stays_where_it_is_asked_for(keep_checkpoints: bool, tmp_path: Path) -> None:
+    """Beside the last weights only; the training is over all the same, and is left alone when it is asked for again."""
+    what = fitting("liger", keep_state=True, keep_checkpoints=keep_checkpoints, epochs=3)
+    model = what.fit(tmp_path)
+    progress = load_progress(tmp_path)
+    assert progress.finished
+    assert [path.parent.name for path in tmp_path.rglob("state.pt")] == [progress.last_checkpoint]
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} >= {progress.last_checkpoint, progress.best_checkpoint}
+    state = load_state(tmp_path, progress)["optimizer"]
+    assert {int(one["step"]) for one in state["state"].values()} == {progress.step}
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.load_state_dict(state)
+    assert [one["exp_avg"].shape for one in optimizer.state.values()] == [weight.shape for weight in model.parameters()]
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = fitting("liger", keep_state=True, keep_checkpoints=keep_checkpoints, epochs=3).fit(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_training_that_keeps_nothing_has_the_key_that_it_had_before_there_were_these_settings() -> None:
+    assert not {"keep_state", "keep_checkpoints"} & set(as_tree(TrainingConfig()))
+    assert as_tree(TrainingConfig(keep_state=True))["keep_state"] is True
+
+
+def test_the_weights_are_those_of_a_training_that_keeps_nothing(tmp_path: Path) -> None:
+    kept, dropped = (fitting("liger", keep_state=keep).fit(tmp_path / str(keep)) for keep in (True, False))
+    assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), dropped.parameters(), strict=True))
+    assert not list((tmp_path / "False").rglob("state.pt"))
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("lynx", {}), ("lynx", {"generative_weight": 0.0}), ("sasrec", {})])
@@ -117,6 +149,27 @@ def test_fused_validation_equals_the_ranker(tmp_path: Path) -> None:
     assert len(sample.targets) == 20
     found = evaluate(ranker, sample, (10,), False, 24).metrics()
     assert load_progress(tmp_path).curve[-1]["ndcg@10"] == found["ndcg@10"]
+
+
+@pytest.mark.parametrize("kind", ["liger", "lynx"])
+def test_hybrid_validation_equals_the_ranker(kind: AnyKind, tmp_path: Path) -> None:
+    """Also for lynx, which has both heads though hybrid is none of its own modes; in a world with more items than candidates."""
+    what = fitting(kind, toy_world(USERS, 60, sizes=(4, 4, 4)), validation_mode="hybrid", validation_users=20)
+    model, sample = what.fit(tmp_path), what.sample(20)
+
+    def ndcg(mode: Mode) -> float:
+        ranker = ItemRanker(model, what.catalogue, SearchConfig(mode=mode, num_beams=10))
+        return float(evaluate(ranker, sample, (10,), False, 60).metrics()["ndcg@10"])
+
+    assert load_progress(tmp_path).curve[-1]["ndcg@10"] == ndcg("hybrid")
+    assert ndcg("hybrid") not in (ndcg("dense"), ndcg("generative"))
+
+
+@pytest.mark.parametrize("kind", ["tiger", "sasrec"])
+def test_hybrid_validation_needs_both_heads(kind: AnyKind, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=rf"validation_mode=hybrid.*{kind} ranks by (generative|dense).*or auto"):
+        fitting(kind, validation_mode="hybrid").fit(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mode_that_the_model_has_not_is_refused_before_it_trains(tmp_path: Path) -> None:

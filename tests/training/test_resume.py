@@ -68,6 +68,15 @@ def assert_same(one: Setting, first: Progress, other: Setting, second: Progress)
         assert torch.equal(tensor, other.model.state_dict()[name]), name
 
 
+def assert_same_state(one: Path, other: Path) -> None:
+    """The last states of two trainings, optimiser and random numbers, are equal to the last bit."""
+    states = [load_state(folder, load_progress(folder)) for folder in (one, other)]
+    for entry, wanted in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
+        assert entry.keys() == wanted.keys()
+        assert all(torch.equal(entry[name], wanted[name]) for name in entry)
+    assert torch.equal(states[0]["rng"], states[1]["rng"])
+
+
 def assert_whole(folder: Path, kind: AnyKind) -> None:
     """Every checkpoint in the folder has all its files, and those that progress names are there."""
     found = {path.name for path in folder.glob("checkpoint-*")}
@@ -110,6 +119,20 @@ def test_resumed_equals_uninterrupted(name: str, kills: list[int], every_step: b
         resumed = sitting(name, folder)
         assert_same(whole, wanted, resumed, resumed.train(folder, config))
         assert not list(folder.glob(".*"))
+
+
+def test_the_last_state_of_a_resumed_training_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """It is what `training.keep_state` keeps and what layout `liger` gives to others."""
+    name = "liger"
+    whole, config = Setting.named(name), SETTINGS[name][2].model_copy(update={"keep_state": True})
+    wanted = whole.train(tmp_path / "whole", config)
+    parts = Setting.named(name)
+    parts.data = interrupted(parts, wanted.step // 2)
+    with pytest.raises(KeyboardInterrupt):
+        parts.train(tmp_path / "parts", config)
+    resumed = Setting.named(name, seed=5)
+    assert_same(whole, wanted, resumed, resumed.train(tmp_path / "parts", config))
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_an_interruption_during_validation_loses_nothing_before_it(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from felid.config import Config
-from felid.errors import EmbeddingError
+from felid.errors import EmbeddingError, FelidWarning
 
 
 class TextConfig(Config):
@@ -22,6 +25,19 @@ class TextConfig(Config):
     """Text between two columns."""
     labels: bool = True
     """Write `title: ` etc. before values; text kNN Recall@10, Beauty validation, MiniLM: .066 with, .063 without."""
+    templates: dict[str, str] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Column -> what is written for it instead of label and value, such as `It costs {}.`, with the value in place of `{}`. Where
+    it is null it is not written, so that item texts of versions without it are still known."""
+
+    @model_validator(mode="after")
+    def _templates_are_used(self) -> Self:
+        for column, template in (self.templates or {}).items():
+            if template.count("{}") != 1:
+                raise ValueError(f"the template of {column} is {template!r}; write {{}} once, where the value stands")
+            if column not in self.columns:
+                text = f"text.templates has {column}, which is none of text.columns ({_listed(self.columns)}), and has no effect"
+                warnings.warn(f"{text}; add the column, or leave the template out", FelidWarning, stacklevel=2)
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +98,14 @@ def item_texts(columns: Mapping[str, Sequence[object]], config: TextConfig) -> t
 
 def _text(names: Sequence[str], values: Sequence[object], config: TextConfig) -> str:
     written = ((name, _written(value)) for name, value in zip(names, values, strict=True))
-    return config.separator.join(f"{name}: {text}" if config.labels else text for name, text in written if text)
+    return config.separator.join(_phrase(name, text, config) for name, text in written if text)
+
+
+def _phrase(name: str, text: str, config: TextConfig) -> str:
+    template = (config.templates or {}).get(name)
+    if template is not None:
+        return template.replace("{}", text)
+    return f"{name}: {text}" if config.labels else text
 
 
 def _written(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from felid.quantize import Codes, SuffixConfig, resolve_collisions
 
 NAME = "liger"
 OTHER = re.compile(r"[^A-Za-z0-9.-]+")
+STATE = "state.pt"
+"""What a checkpoint of felid holds beside its weights, where it is kept."""
 
 
 def check(run: RunSource) -> None:
@@ -91,24 +94,40 @@ def readme(run: RunSource) -> list[str]:
         "`processed/<data>.txt` has one line per user, `user item item ...`, numbered from 1; `processed/datamaps.json` leads "
         "back to the ids of the data; `processed/*_embeddings.pt` holds `embeddings` (items, width) at unit length.",
         "`results/ckpt_best.pt` is the state dict that was best on validation, `ckpt.pt` that of the last checkpoint with "
-        "`model_state_dict`, `optimizer_state_dict`, `train_step` (epochs), `global_step`, `best_ndcg_10`, `best_epoch`.",
-        f"The weights are felid's (model.kind={run.settings('train')['model']['kind']}) under felid's names. felid drops the "
-        "optimiser's state when a training is over; then `optimizer_state_dict` is empty.",
+        "`model_state_dict`, `optimizer_state_dict`, `global_step`, `best_ndcg_10`, and the epochs `train_step` (the last) and "
+        "`best_epoch`, counted from 0.",
+        f"The weights are felid's (model.kind={run.settings('train')['model']['kind']}) under felid's names.",
+        _of_optimizer(run),
         "`results/metrics.json` is felid's evaluation, `results/logged.json` the same under the names that LIGER logs.",
     ]
 
 
 def _training_state(progress: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
-    state = load_tensors(checkpoint / "state.pt") if (checkpoint / "state.pt").is_file() else {}
+    state = load_tensors(checkpoint / STATE) if (checkpoint / STATE).is_file() else {}
     best = max(progress["curve"], key=lambda entry: entry["ndcg@10"], default={"epoch": 0.0})
     return {
-        "model_state_dict": weights_of(checkpoint),
+        "model_state_dict": state.get("weights", weights_of(checkpoint)),  # with training.average not those that are judged
         "optimizer_state_dict": state.get("optimizer", {}),
-        "train_step": int(progress["epoch"]),
+        "train_step": _last_epoch(progress["epoch"] + (progress["batch"] > 0)),
         "global_step": int(progress["step"]),
         "best_ndcg_10": float(progress["best"]),
-        "best_epoch": float(best["epoch"]),
+        "best_epoch": _last_epoch(best["epoch"]),
     }
+
+
+def _last_epoch(done: float) -> int:
+    """The number, from 0, of the epoch that training was in when `done` epochs were over."""
+    return max(0, math.ceil(done) - 1)
+
+
+def _of_optimizer(run: RunSource) -> str:
+    training = run.folder("train", NAME)
+    if (training / progress_of(training)["last_checkpoint"] / STATE).is_file():
+        return "`optimizer_state_dict` is that of AdamW over `model.parameters()`; the learning rate follows from the step."
+    return (
+        "`optimizer_state_dict` is empty: felid drops the optimiser's state when a training is over, unless the recipe says "
+        "training.keep_state=true, as `liger` and `liger-short` do."
+    )
 
 
 def _only(folder: Path, pattern: str) -> Path:

@@ -58,7 +58,7 @@ class LigerConfig(Config):
     """Whether a user token stands before the history."""
     user_buckets: int = Field(default=2000, ge=0)
     """User tokens that user ids are hashed to, where they are included."""
-    text_hidden: tuple[int, ...] = (512, 256)
+    text_hidden: tuple[int, ...] = (768, 512, 256)
     """Widths of hidden layers between text embedding and item vector; () is a linear map."""
     normalize: Normalize = "vocabulary"
     """What the softmax over codes runs over, in training and in search alike."""

@@ -83,6 +83,17 @@ def save(folder: Path, progress: Progress, model: Model, state: dict[str, Any], 
             shutil.rmtree(old)
 
 
+def drop_states(folder: Path, *, keep_last: bool) -> None:
+    """Remove what only resuming needs, once a training is over; with `keep_last` that of the last checkpoint stays.
+
+    Whether a training is over `Progress.finished` says alone, whatever states there are.
+    """
+    kept = load_progress(folder).last_checkpoint if keep_last else None
+    for state in folder.glob(f"checkpoint-*/{STATE}"):
+        if state.parent.name != kept:
+            state.unlink()
+
+
 def load_progress(folder: Path) -> Progress:
     """The progress noted in a folder, or that of a training that has not begun."""
     if not (folder / PROGRESS).is_file():

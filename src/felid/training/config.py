@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from felid.config import Config
-from felid.training.schedule import Schedule
+from felid.training.schedule import Schedule, Warmup
 
 
 class TrainingConfig(Config):
@@ -22,7 +22,10 @@ class TrainingConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)
     """Weight decay of AdamW."""
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps spent on linear warm-up."""
+    """Share of all steps spent on warm-up."""
+    warmup: Warmup = Field(default="linear", exclude_if=lambda value: value == "linear")
+    """Learning rate of these steps: rising to the peak, or the peak from the first step on, as in TIGER's schedule. Where it is
+    linear it is not written, so that trainings of versions without it are still known."""
     schedule: Schedule = "cosine"
     """Decay after warm-up."""
     clip_norm: float = Field(default=1.0, gt=0)
@@ -40,13 +43,17 @@ class TrainingConfig(Config):
     """Users of the validation part to validate on, drawn at random; 0 = all."""
     validation_beams: int = Field(default=20, ge=10)
     """Beams of the validation searches."""
-    validation_mode: Literal["auto", "generative", "dense", "fused"] = "auto"
-    """How validation ranks items; auto = by the dense head where the model has one, which is the quickest."""
+    validation_mode: Literal["auto", "generative", "dense", "fused", "hybrid"] = "auto"
+    """How validation ranks items; auto = by the dense head where the model has one, which is the quickest; hybrid needs both
+    heads and ranks 20 generated and all cold items by inner product."""
     checkpoint_seconds: float = Field(default=60.0, gt=0)
     """Longest time between two checkpoints: what an interruption can lose."""
     keep_checkpoints: bool = Field(default=False, exclude_if=lambda value: value is False)
     """Whether the weights of every validation stay, for `felid evaluate --checkpoint`, and not only of the best and the last.
     Where it is false it is not written, so that trainings of versions without it are still known."""
+    keep_state: bool = Field(default=False, exclude_if=lambda value: value is False)
+    """Whether the optimiser's state stays beside the last weights when the training is over; it takes twice their room, and only
+    others need it, such as readers of layout `liger`. The learning rate follows from the step alone and has no state."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast; auto = bf16 where the hardware multiplies it natively."""
     compile: bool = False
