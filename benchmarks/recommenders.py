@@ -244,7 +244,7 @@ def run_ablation(options: argparse.Namespace) -> str:
         record, source = job.start("train", root, options.threads), root / "validation.parquet"
         asked = ("--every-mode", *users, "--ranks", str(source))
         found = output("benchmarks.validate", str(root), *asked, threads=options.threads)
-        ranks = keep_ranks(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}.parquet")
+        ranks = keep_ranks(source, options.out, f"ablation/{job.name.replace(' ', '-')}-{job.seed}-per-user.parquet")
         add_record(path, {**record, "ranks": ranks, "validation": json.loads(found)}, SAME)
     return table_ablation(with_file(current(systems, records(path)), options.out), next(iter(systems)), options.out)
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 import felid
 from felid.artifacts import open_artifact, read_json, read_run
-from felid.cold import Neighbours
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut, Sequences
 from felid.data.holdout import HoldoutConfig, hold_out, split_of
@@ -32,6 +31,7 @@ from felid.models.lynx import Lynx
 from felid.pipeline import Pipeline
 from felid.recipe import load_recipe
 from felid.search import score_items
+from felid.search.neighbours import Neighbours
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import unique_codes

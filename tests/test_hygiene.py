@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -203,7 +204,14 @@ def test_tracked_files_are_small() -> None:
 
 
 def test_tracked_files_hold_no_data_sets_or_weights() -> None:
-    assert not [str(path.relative_to(ROOT)) for path in repository_files() if path.suffix.lower() in DATA_SUFFIXES]
+    """Of the tables only ranks per user, without an id of a user or an item."""
+    held = [path for path in repository_files() if path.suffix.lower() in DATA_SUFFIXES]
+    ranks = [path for path in held if path.is_relative_to(ROOT / "reports") and path.name.endswith("per-user.parquet")]
+    assert [str(path.relative_to(ROOT)) for path in held] == [str(path.relative_to(ROOT)) for path in ranks]
+    for path in ranks:
+        for name, kind in pl.read_parquet_schema(path).items():
+            assert re.fullmatch(r"(test|validation): (group|seen_(kept|removed): .+)", name), f"{path}: {name}"
+            assert kind == (pl.String if name.endswith(": group") else pl.UInt16), f"{path}: {name}"
 
 
 def test_tracked_pages_link_to_files_that_exist() -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from felid import ranking
-from felid.cold import Neighbours
 from felid.data.histories import Sequences
 from felid.errors import RequestError
 from felid.models.base import Catalogue, DenseModel, Mode
 from felid.ranking import ItemRanker, SearchConfig
+from felid.search.neighbours import Neighbours
 from felid.semantic_ids import SemanticIds
 from tests.search.dumb import dumb_evidence
 from tests.tiny import AnyKind, any_model, catalogue, dense_model, random_histories, random_memory, tiny_catalogue

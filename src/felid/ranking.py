@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from felid.cold import Neighbours
 from felid.config import Config
 from felid.data.histories import Sequences
 from felid.errors import RequestError
@@ -27,6 +26,7 @@ from felid.search.dense import VectorScores, most_probable, vectors_of
 from felid.search.fused import Candidates, Voices, Weights, propose
 from felid.search.generative import CodeScores
 from felid.search.hybrid import HybridScores
+from felid.search.neighbours import Neighbours
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie

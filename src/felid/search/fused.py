@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from felid.cold import Neighbours
 from felid.models.base import Histories
 from felid.search.beam import Results
 from felid.search.dense import VectorScores, most_probable
 from felid.search.generative import CodeScores
+from felid.search.neighbours import Neighbours
 from felid.search.top import best
 from felid.search.transitions import TransitionMemory
 
