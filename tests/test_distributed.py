@@ -110,11 +110,14 @@ def test_gradients_and_losses_are_added_up_and_what_nobody_used_stays_without(sa
 
 @pytest.mark.parametrize(("name", "num_users"), [("odd", 37), ("few", 5)])
 def test_users_are_shared_out_and_counted_once(name: str, num_users: int, said: tuple[Said, Said]) -> None:
-    """Lists bit-equal to those of one process, whatever the number of users; with few of them a process may have none."""
+    """Lists and losses bit-equal to those of one process, whatever the number of users; with few of them one may have none."""
     first, second = (of_one[name] for of_one in said)
     assert first["searched"] + second["searched"] == num_users
     assert first["searched"] < num_users or name == "few"
-    assert first["lists"] == second["lists"] == first["alone"]
+    assert first["scored"] + second["scored"] == num_users
+    for of_one in said:
+        assert [of_one[name][what] for what in ("lists", "targets")] == first["alone"]
+    assert len(first["targets"]) == num_users and -50 < sum(first["targets"]) / num_users < -1
     assert first["metrics"] == second["metrics"]
     assert first["metrics"]["num_users"] == num_users
 

@@ -561,6 +561,9 @@ def test_every_mode_of_a_model_is_evaluated_and_can_be_asked_for(run: Path) -> N
     metrics = read_json(run / "metrics.json")
     assert metrics["system"] == "lynx"
     assert list(metrics["variants"]) == ["lynx, generative", "lynx, dense"]
+    chosen = read_json(open_artifact(run / read_json(run / "run.json")["stages"]["train"]).path / "search.json")
+    weights = f"lynx: {chosen['weight']:g} of the generative score, transitions x {chosen['memory_weight']:g} (chosen"
+    assert metrics["policy"]["fusion"].startswith(weights)
     ranks = pl.read_parquet(open_artifact(run / read_json(run / "run.json")["stages"]["evaluate"]).path / "ranks.parquet")
     recommender = felid.Recommender.load(run)
     user = recommender.known.user_ids.tolist()[0]

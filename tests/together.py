@@ -66,20 +66,24 @@ def scripted(values: Iterator[float]) -> object:
 
 
 def ranked(num_users: int, batch_users: int = 8) -> dict[str, object]:
-    """Lists and metrics of users with histories of all lengths, and how many of them this process has searched."""
+    """Lists, metrics and scores of targets of users with histories of all lengths; how many of them this process has searched."""
     ids, rng = catalogue(), np.random.default_rng(1)
     rows = random_histories(ids, tuple(rng.integers(1, 12, num_users).tolist()))
     histories = Sequences.from_lists(np.arange(num_users), [np.array(row) for row in rows])
-    part, searched = EvaluationSet(histories, rng.integers(20, size=num_users)), []
+    part, searched, scored = EvaluationSet(histories, rng.integers(20, size=num_users)), [], []
     found = tiny_catalogue(ids, (3, 7))
     ranker = ItemRanker(any_model("lynx", found), found, SearchConfig(mode="fused", batch_users=batch_users))
     metrics = evaluate(SharedRanker(ranker, searched.append), part, (5, 10), True, 20).metrics()
     lists = SharedRanker(ranker).rank(histories, 10, False).tolist()
-    return {"metrics": metrics, "lists": lists, "searched": sum(searched), "alone": on_main(lambda: lists_of(ranker, histories))}
+    targets = SharedRanker(ranker, scored.append).score_targets(part).tolist()
+    alone = on_main(lambda: told_alone(ranker, part))
+    counts = {"searched": sum(searched), "scored": sum(scored)}
+    return {"metrics": metrics, "lists": lists, "targets": targets, "alone": alone, **counts}
 
 
-def lists_of(ranker: ItemRanker, histories: Sequences) -> object:
-    return SharedRanker(ranker).rank(histories, 10, False).tolist()
+def told_alone(ranker: ItemRanker, part: EvaluationSet) -> object:
+    shared = SharedRanker(ranker)
+    return [shared.rank(part.histories, 10, False).tolist(), shared.score_targets(part).tolist()]
 
 
 def added_up() -> dict[str, object]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the commands that need no torch must not wait for it
     from torch import Tensor
 
 T = TypeVar("T")
+Numbers = TypeVar("Numbers", NDArray[np.int64], NDArray[np.float32])
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets; a process is one of several where all of them are there."""
 PATIENCE = timedelta(days=7)
@@ -130,7 +131,7 @@ def from_main(numbers: Tensor) -> Tensor:
     return numbers
 
 
-def largest(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def largest(numbers: Numbers) -> Numbers:
     """The elementwise maximum over all processes, which must give arrays of one shape."""
     if world().size == 1:
         return numbers

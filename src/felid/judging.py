@@ -13,6 +13,7 @@ from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
 from felid.distributed import world
 from felid.evaluation import EvaluationConfig, evaluate_run
+from felid.evaluation.loss import target_loss
 from felid.evaluation.names import liger_names
 from felid.evaluation.protocol import POLICIES
 from felid.evaluation.report import PARTS, Report
@@ -49,8 +50,10 @@ def judge(
         transductive: whether what is fitted on texts and vectors has seen the items without training interactions.
         console: where progress goes.
     """
+    loss = target_loss(recommender, split, console) if config.loss else None
     rankers = _rankers(recommender, system + (", transductive" if transductive else ""), config.variants)
-    cold_targets = np.isin(np.arange(len(dataset.items)), split.evaluation("test").targets) & ~recommender.ranker.catalogue.warm
+    targets = np.concatenate([split.evaluation(part).targets for part in PARTS])
+    cold_targets = np.isin(np.arange(len(dataset.items)), targets) & ~recommender.ranker.catalogue.warm
     rankers |= _hybrids(rankers, config, cold_targets)
     num_searches = sum(len(split.evaluation(part).targets) for part in PARTS) * len(POLICIES) * len(rankers) // world().size
     with progress_bar(console, "evaluating", total=num_searches, unit="users") as bar:
@@ -65,9 +68,20 @@ def judge(
         if transductive
         else f"fitted on items with training interactions; {len(cold):,} items without are encoded with the frozen quantiser"
     )
+    fused = [
+        f"{name}: {ranker.weights.generative:g} of the generative score, transitions x {ranker.weights.memory:g}"
+        for name, ranker in rankers.items()
+        if ranker.mode == "fused"
+    ]
+    if fused:
+        policy["fusion"] = f"{'; '.join(fused)} (chosen on validation, but where the recipe gives them)"
+    if loss is not None:
+        policy["loss"] = loss.policy
+        for part, values in loss.values.items():
+            report.metrics[part] |= values
     if any(ranker.mode == "hybrid" for ranker in rankers.values()):
         policy["hybrid"] = f"generated candidates and all {len(cold):,} cold items by dense score" + (
-            f"; `{ORACLE}` has only the {cold_targets.sum():,} that are targets of the test part, which no system can know"
+            f"; `{ORACLE}` has only the {cold_targets.sum():,} that are targets of either part, which no system can know"
             if config.oracle_pool
             else ""
         )

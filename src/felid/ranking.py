@@ -54,7 +54,7 @@ class SearchConfig(Config):
     candidates: int = Field(default=50, ge=1)
     """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
     hybrid_candidates: int = Field(default=20, ge=1)
-    """Items generated for each user under `hybrid`, beside all cold ones; raised to k where k is larger."""
+    """Items generated for each user under `hybrid`; a list holds these and cold ones, so it may be shorter than k."""
     fusion_weight: float | None = Field(default=None, ge=0, le=1)
     """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was. Without effect on
     a model with one head."""

@@ -105,6 +105,15 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _loss_is_of_codes(self) -> Self:
+        if self.evaluation.loss and "generative" not in self.model.modes:
+            raise ValueError(
+                f"evaluation.loss is that of codes, and this {self.model.kind} generates none; set evaluation.loss=false, or "
+                "model.kind=tiger"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _collaborative_vectors_are_used(self) -> Self:
         aligned = isinstance(self.quantizer, RQVAEConfig) and self.quantizer.alignment_weight > 0
         quantized = self.tokenize.vectors == "collaborative"

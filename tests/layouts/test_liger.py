@@ -58,6 +58,21 @@ def test_checkpoints_hold_the_weights(folder: Path, full: Path) -> None:
     assert json.loads((folder / "results" / "metrics.json").read_text())["num_users"] == 120
 
 
+def test_ids_without_a_collision_come_back_as_they_were(tmp_path: Path) -> None:
+    """The run has a level for collisions, which is 0 throughout and not in the pickle."""
+    root = tmp_path / "run"
+    world = "dataset={kind: synthetic, num_users: 60, num_types: 6, num_clusters: 3, items_per_cell: 1, max_length: 6}"
+    sizes = ["embedding={kind: lsa, dim: 4}", "quantizer.sizes=[4,18]", "training.epochs=1", "search.num_beams=9"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FelidWarning)
+        Pipeline(load_recipe("tiny", [world, "evaluation.ks=[1,2]", *sizes]), root).run("train")
+    run = RunSource.open(root)
+    assert run.ids.sizes[-1] == 1, "no items collide"
+    found = import_layout(exported(root, "liger", tmp_path), "liger", tmp_path / "back")
+    np.testing.assert_array_equal(found.ids.codes, run.ids.codes)
+    assert found.ids.sizes == run.ids.sizes
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run of recipe `liger-short` at a size for tests, and its export."""

@@ -17,7 +17,7 @@ from felid.layouts.source import RunSource, progress_of
 from felid.models import load_model
 from felid.models.base import Catalogue
 from felid.quantize import SemanticIDEncoder
-from tests.layouts.conftest import exported, histories
+from tests.layouts.conftest import exported, felid, histories
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,24 @@ def test_import_gives_the_same_histories_vectors_and_ids(folder: Path, kmeans: P
     assert found.item_ids.tolist() == run.item_ids
     np.testing.assert_array_equal(found.vectors, run.vectors(normalized=False))
     assert (found.ids.codes.tolist(), found.ids.sizes) == (run.ids.codes.tolist(), run.ids.sizes)
+
+
+def test_the_line_with_the_loss_is_printed_and_exported(kmeans: Path, folder: Path, tmp_path: Path) -> None:
+    assert not (folder / "test.log").exists(), "that run was not evaluated"
+    shutil.copytree(kmeans, tmp_path / "run")
+    status, printed, error = felid("evaluate", tmp_path / "run", "evaluation.loss=true", "evaluation.ks=[10,20]")
+    assert status == 0, error
+    test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
+    line = f"Test | loss {test['loss']:.4f} | R@10 {test['recall@10']:.4f} | R@20 {test['recall@20']:.4f}"
+    assert printed.splitlines()[-1] == line
+    out = exported(tmp_path / "run", "rqkmeans-tiger", tmp_path)
+    assert (out / "test.log").read_text() == f"{line}\n"
+    rows = [row.strip("|").split("|") for row in (out / "comparison.md").read_text().splitlines() if "|" in row]
+    header, _, own, *others = [[cell.strip() for cell in row] for row in rows]
+    assert own[header.index("loss")] == f"{test['loss']:.4f}"
+    assert {other[header.index("loss")] for other in others} == {""}, "baselines have none"
+    status, again, _ = felid("evaluate", tmp_path / "run")
+    assert status == 0 and again.splitlines()[-1] == line, "what was there already prints the same"
 
 
 def test_a_map_of_other_items_is_refused(folder: Path, tmp_path: Path) -> None:

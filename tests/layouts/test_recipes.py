@@ -9,6 +9,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from felid.artifacts import read_json
@@ -16,8 +17,14 @@ from felid.config import as_tree
 from felid.errors import FelidWarning
 from felid.layouts import LAYOUTS, export_run, import_layout
 from felid.layouts.source import RunSource
+from felid.models import build_model
+from felid.models.base import Catalogue
+from felid.models.tiger import Tiger
 from felid.pipeline import Pipeline
+from felid.quantize import resolve_collisions
 from felid.recipe import load_recipe, names
+from felid.semantic_ids import SemanticIds
+from felid.tokens import NUM_SPECIAL
 from tests.layouts.conftest import felid, histories
 
 BEAUTY = Path(os.environ.get("FELID_DATA_HOME", "../shared/data")) / "amazon-beauty-2014"
@@ -35,9 +42,24 @@ def test_re_tiger_has_its_settings() -> None:
     assert (quantizer["optimizer"], quantizer["learning_rate"], quantizer["batch_size"]) == ("adagrad", 0.4, 1024)
     assert (quantizer["start"], quantizer["seed"], recipe.seed) == ("kmeans", 11, 11)
     assert (training["batch_targets"], training["learning_rate"], training["schedule"]) == (1024, 0.04, "inverse-sqrt")
+    assert (training["warmup"], training["warmup_share"]) == ("constant", 10_000 / 200_000)
     model = as_tree(recipe.model)
     shape = ("encoder_layers", "decoder_layers", "heads", "head_width", "width", "dropout", "user_buckets")
     assert [model[name] for name in shape] == [4, 4, 6, 64, 128, 0.1, 2000]
+
+
+def test_re_tiger_has_its_vocabulary() -> None:
+    """3 x 256 codes and 256 for collisions, 2,000 users, padding and the decoder's first token, whatever the catalogue needs."""
+    recipe = load_recipe("re-tiger")
+    codes = np.random.default_rng(0).integers(256, size=(40, 3)).astype(np.int32)
+    codes[:3] = codes[3]
+    found = resolve_collisions(codes, recipe.quantizer.sizes, recipe.collision)
+    assert found.sizes == (256,) * 4 and sum(found.sizes) == 1024
+    assert sorted(found.codes[:4, 3].tolist()) == [0, 1, 2, 3]
+    ids = SemanticIds(found.codes, found.sizes, np.arange(40))
+    model = build_model(recipe.model, Catalogue(np.ones((40, 4), np.float32), np.ones(40, bool), ids))
+    assert isinstance(model, Tiger)
+    assert len(model.tokens.weight) == model.layout.vocabulary_size == 1024 + 2000 + NUM_SPECIAL == 3026
 
 
 def test_the_other_recipes_have_theirs() -> None:
@@ -46,6 +68,7 @@ def test_the_other_recipes_have_theirs() -> None:
     kmeans = load_recipe("rqkmeans-tiger")
     assert kmeans.evaluation.ks == (10, 100, 1000) and kmeans.search.num_beams == 1000
     assert as_tree(kmeans.split)["train_target"] == "n-2" and kmeans.seed == 42
+    assert kmeans.evaluation.loss and load_recipe("rqkmeans-tiger-short").evaluation.loss
     assert load_recipe("sasrec-rqvae-tiger").trackers == ("tensorboard",)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from felid.config import as_tree
 from felid.errors import SemanticIdError
 from felid.quantize.resolve import (
     CollisionConfig,
@@ -165,6 +166,25 @@ def test_pitfall_unbounded_collision_digit():
     assert found.codes[:, 2].max() == 8
     with pytest.raises(SemanticIdError, match=r"9 items share the codes \(0, 0\), collision\.max_size allows 8; use more"):
         resolve_collisions(codes, (2, 2), SuffixConfig(max_size=8))
+
+
+def test_a_suffix_level_of_a_given_size():
+    """The same codes, other sizes: only what the model makes of them changes."""
+    codes = np.zeros((10, 2), np.int32)
+    codes[0] = 1
+    free, fixed = (resolve_collisions(codes, (2, 2), SuffixConfig(size=size)) for size in (None, 64))
+    assert np.array_equal(free.codes, fixed.codes)
+    assert (free.sizes, fixed.sizes) == ((2, 2, 9), (2, 2, 64))
+    assert resolve_collisions(codes, (2, 2), SuffixConfig(size=9)).sizes == free.sizes
+    with pytest.raises(SemanticIdError, match=r"9 items share the codes \(0, 0\), collision\.size allows 8; use more or larger"):
+        resolve_collisions(codes, (2, 2), SuffixConfig(size=8))
+    with pytest.raises(SemanticIdError, match=r"collision\.max_size allows 8"):
+        resolve_collisions(codes, (2, 2), SuffixConfig(size=64, max_size=8))
+
+
+def test_settings_without_a_size_are_those_of_earlier_versions():
+    assert "size" not in as_tree(SuffixConfig())
+    assert as_tree(SuffixConfig(size=256))["size"] == 256
 
 
 def test_unique_codes_get_zero_and_one_code():

@@ -39,7 +39,7 @@ def scores_of(one: ItemRanker, row: int) -> np.ndarray:
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("exclude_seen", [True, False])
-@pytest.mark.parametrize(("generated", "k"), [(1, 1), (4, 3), (4, 4), (18, 18), (2, 6)])
+@pytest.mark.parametrize(("generated", "k"), [(1, 1), (4, 3), (4, 4), (18, 18), (2, 16)])
 def test_they_are_generated_and_cold_items_by_dense_score(
     system: str, shared: bool, exclude_seen: bool, generated: int, k: int
 ) -> None:
@@ -48,14 +48,14 @@ def test_they_are_generated_and_cold_items_by_dense_score(
         some = tiny_catalogue(SemanticIds(IDS.codes[:, :2], IDS.sizes[:2], IDS.item_ids, shared=True), cold=COLD)
     hybrid, dense = ranker("hybrid", system, some, hybrid_candidates=generated), ranker("dense", system, some)
     lists, scores = hybrid.search_items(HISTORIES, k, exclude_seen)
-    beams = ranker("generative", system, some).rank(HISTORIES, max(generated, k), exclude_seen)
+    beams = ranker("generative", system, some).rank(HISTORIES, generated, exclude_seen)
     for row, history in enumerate(ROWS):
         by_dense = scores_of(dense, row)
         banned = set(history) if exclude_seen else set()
         able = {item for item in beams[row].tolist() if item >= 0} | (set(COLD) - banned)
         wanted = sorted(able, key=lambda item: (-float(by_dense[item]), item))[:k]
         found = lists[row][lists[row] >= 0].tolist()
-        assert found == wanted
+        assert found == wanted and lists[row][len(found) :].tolist() == [-1] * (k - len(found))
         assert scores[row][: len(found)].tolist() == pytest.approx(by_dense[found].tolist(), abs=1e-5)
         np.testing.assert_allclose(scores_of(hybrid, row), by_dense, atol=1e-5)
     assert hybrid.recommendable().all()
@@ -80,14 +80,21 @@ def test_a_pool_may_be_given(system: str) -> None:
     oracle = np.isin(np.arange(18), [7])
     one, whole = ranker("hybrid", system, pool=oracle, hybrid_candidates=1), ranker("hybrid", system, hybrid_candidates=1)
     for row, found in enumerate(one.rank(HISTORIES, 3, False).tolist()):
-        beams = ranker("generative", system).rank(HISTORIES, 3, False)[row].tolist()
-        wanted = sorted({7, *beams}, key=lambda item: (-float(scores_of(one, row)[item]), item))[:3]
-        assert found == wanted
+        beams = ranker("generative", system).rank(HISTORIES, 1, False)[row].tolist()
+        wanted = sorted({7, *beams}, key=lambda item: (-float(scores_of(one, row)[item]), item))
+        assert found == [*wanted, -1, -1][:3]
     out = [item for item in COLD if item != 7]
     generated = "warm items only" not in system
     assert one.recommendable()[out].all() == generated
     assert np.isfinite(scores_of(one, 0)[out]).all() == generated
     assert whole.recommendable().all()
+
+
+def test_the_length_of_the_list_does_not_change_how_it_begins() -> None:
+    """Otherwise Recall@10 of 20 candidates would be that of 100 where Recall@100 is asked for as well."""
+    one = ranker("hybrid", hybrid_candidates=4)
+    short, long = (one.rank(HISTORIES, k, True) for k in (4, 16))
+    assert np.array_equal(short, long[:, :4])
 
 
 def test_more_generated_candidates_end_at_the_dense_list() -> None:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from felid.config import as_tree
 from felid.data.histories import LeaveOneOut, Sequences
+from felid.training import TrainingConfig
 from felid.training.batches import Examples
 from felid.training.schedule import Schedule, learning_rate_factor
 
@@ -134,6 +136,26 @@ def test_warm_up_reaches_the_peak_and_the_rest_never_rises(schedule: Schedule, t
     assert factors[:warmup] == sorted(factors[:warmup])
     assert factors[warmup:] == sorted(factors[warmup:], reverse=True)
     assert min(factors) > 0
+
+
+def test_the_schedule_of_the_tiger_paper() -> None:
+    """The peak for the first W steps, then peak * sqrt(W / step); at W the two meet."""
+    found = [learning_rate_factor(step, total=200, warmup=10, schedule="inverse-sqrt", shape="constant") for step in range(200)]
+    assert found == pytest.approx([(10 / max(step, 10)) ** 0.5 for step in range(200)])
+    assert found[:11] == [1.0] * 11 and found[40] == 0.5
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_constant_warm_up_changes_nothing_after_it(schedule: Schedule) -> None:
+    at = {"total": 60, "warmup": 12, "schedule": schedule}
+    constant = [learning_rate_factor(step, **at, shape="constant") for step in range(60)]
+    assert constant[:12] == [1.0] * 12
+    assert constant[12:] == [learning_rate_factor(step, **at) for step in range(12, 60)]
+
+
+def test_settings_with_a_linear_warm_up_are_those_of_earlier_versions() -> None:
+    assert "warmup" not in as_tree(TrainingConfig())
+    assert as_tree(TrainingConfig(warmup="constant"))["warmup"] == "constant"
 
 
 def test_schedules_end_where_they_say() -> None:

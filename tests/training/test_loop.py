@@ -125,6 +125,21 @@ def test_the_optimizer_follows_the_schedule(tmp_path: Path, monkeypatch: pytest.
     assert rates[-1] < 0.01 * (0.01 + 1 / (total - warmup))
 
 
+def test_a_constant_warm_up_begins_at_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, step = [], AcceleratedOptimizer.step
+
+    def spy(self: AcceleratedOptimizer) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(AcceleratedOptimizer, "step", spy)
+    schedule = {"schedule": "inverse-sqrt", "warmup": "constant", "warmup_share": 0.4, "learning_rate": 0.01, "epochs": 2}
+    total = Setting.of("tiger").train(tmp_path, SHORT.model_copy(update=schedule)).step
+    warmup = int(0.4 * total)
+    assert warmup > 1
+    assert rates == pytest.approx([0.01 * (warmup / max(n, warmup)) ** 0.5 for n in range(total)])
+
+
 def test_bf16_and_fp32_trainings_follow_each_other_in_one_process(tmp_path: Path) -> None:
     setting, plain = Setting.of("lynx"), Setting.of("lynx")
     setting.train(tmp_path / "bf16", SHORT.model_copy(update={"precision": "bf16", "epochs": 1}))

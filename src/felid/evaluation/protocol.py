@@ -43,8 +43,11 @@ class EvaluationConfig(Config):
     hybrid_candidates: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Numbers of generated candidates that a system under `search.mode: hybrid` is evaluated with, beside that of the search."""
     oracle_pool: bool = False
-    """Whether such a system is also evaluated with a pool that no system can know, of cold items only the targets of the test
-    part, as in LIGER's published code; these rows say `oracle pool`."""
+    """Whether such a system is also evaluated with a pool that no system can know, of cold items only those that are
+    targets, as in LIGER's published code; these rows say `oracle pool`."""
+    loss: bool = Field(default=False, exclude_if=lambda value: value is False)
+    """Whether the loss on the targets is reported too, for models that generate codes (see `felid.evaluation.loss`). Where it is
+    false it is not written, so that evaluations of versions without it are still known."""
 
 
 class Ranker(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.data.histories import Sequences
+from felid.data.histories import EvaluationSet, Sequences
 from felid.distributed import largest, world
 from felid.models.base import Histories
 from felid.ranking import ItemRanker
@@ -18,6 +18,7 @@ from felid.ranking import ItemRanker
 if TYPE_CHECKING:
     from torch import Tensor
 
+Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
@@ -35,9 +36,9 @@ class _Share(ItemRanker):
         vars(share).update(vars(ranker))
         return share
 
-    def _batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
+    def batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
         here = world()
-        return islice(super()._batches(histories, exclude_seen), here.rank, None, here.size)
+        return islice(super().batches(histories, exclude_seen), here.rank, None, here.size)
 
 
 @dataclass(frozen=True)
@@ -54,5 +55,20 @@ class SharedRanker:
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible."""
-        ranker = self.ranker if world().size == 1 else _Share.of(self.ranker)
-        return largest(ranker.search_items(histories, k, exclude_seen, self.done)[0])  # others left -1 in these rows
+        return largest(self._share.search_items(histories, k, exclude_seen, self.done)[0])  # others left -1 in these rows
+
+    def score_targets(self, part: EvaluationSet) -> Floats:
+        """(U,) log-probability of each target's codes given its history, natural; -inf for items that cannot be generated.
+
+        The ranker must be one that generates codes.
+        """
+        share, found = self._share, np.full(len(part.targets), -np.inf, np.float32)
+        assert share.codes is not None
+        for rows, batch, _ in share.batches(part.histories, exclude_seen=False):
+            found[rows] = share.codes.score_targets(batch, part.targets[rows])
+            self.done(len(rows))
+        return largest(found)  # others left -inf in these rows
+
+    @property
+    def _share(self) -> ItemRanker:
+        return self.ranker if world().size == 1 else _Share.of(self.ranker)

@@ -64,14 +64,25 @@ def difference_lines(metrics: Metrics) -> list[str]:
     return lines
 
 
+def loss_line(metrics: Metrics) -> str | None:
+    """`Test | loss 3.1594 | R@10 0.0220 | R@100 0.0560`, under the headline policy; None for metrics without a loss."""
+    test = metrics["test"]
+    if "loss" not in test:
+        return None
+    recalls = [f"R@{name.removeprefix('recall@')} {value:.4f}" for name, value in test.items() if name.startswith("recall@")]
+    return " | ".join(["Test", f"loss {test['loss']:.4f}", *recalls])
+
+
 def print_metrics(metrics: Metrics, console: Console, title: str | None = None) -> None:
-    """Print table, policy and differences."""
+    """Print table, policy and differences, and the line with the loss where there is one."""
     table = metrics_table(metrics, title)
     unlimited = console.options.update(width=1000)
     table.width = Measurement.get(console, unlimited, table).maximum  # a console too narrow wraps the lines and cuts no number
     console.print(table, crop=False)
     for line in (*policy_lines(metrics), *difference_lines(metrics)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (last := loss_line(metrics)) is not None:
+        console.print(last, markup=False, highlight=False, soft_wrap=True)
 
 
 def _block(metrics: Metrics, suffix: str) -> dict[str, Metrics]:

@@ -16,7 +16,9 @@ def write_comparison(path: Path, runs: Sequence[RunSource]) -> None:
     rows = [row for run in runs for row in _rows(run)]
     if not rows:
         return
-    names = list(dict.fromkeys(name for _, values in rows for name in values if "@" in name and "coverage" not in name))
+    names = list(
+        dict.fromkeys(name for _, values in rows for name in values if name == "loss" or ("@" in name and "coverage" not in name))
+    )
     lines = ["| " + " | ".join((*HEAD, *names)) + " |", "|" + "---|" * (len(HEAD) + len(names))]
     for labels, values in rows:
         cells = [f"{values[name]:.4f}" if name in values else "" for name in names]

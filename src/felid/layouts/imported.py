@@ -78,18 +78,18 @@ def dataset_of(name: str, events: Iterable[tuple[Any, Any, float | None]], items
     Args:
         name: what reports call it.
         events: in the order in which users took the items; times are all None or all seconds.
-        items: item id -> its columns, of the whole catalogue.
+        items: item id -> its columns, of the whole catalogue; the types of its ids count where those of the events are others.
 
     Raises:
         ArtifactError: there are no events, or one has an item that is not in the catalogue.
     """
     users, taken, times = zip(*events, strict=True) if (events := list(events)) else ((), (), ())
-    ids = dict(zip(map(str, items), typed(list(items)), strict=True))
+    ids = {str(item): item for item in of_one_type(list(items))}
     unknown = [item for item in taken if str(item) not in ids]
     if not users or unknown:
         found = f"items that are not in its catalogue (first: {unknown[0]!r})" if unknown else "no interactions"
         raise ArtifactError(f"{name} holds {found}; give a whole folder of this layout")
-    columns: dict[str, Any] = {"user_id": typed(users), "item_id": [ids[str(item)] for item in taken]}
+    columns: dict[str, Any] = {"user_id": of_one_type(users), "item_id": [ids[str(item)] for item in taken]}
     columns["position"] = list(range(len(users)))
     if all(time is not None for time in times):
         columns["timestamp"] = times
@@ -98,8 +98,13 @@ def dataset_of(name: str, events: Iterable[tuple[Any, Any, float | None]], items
     return Dataset.from_frames(name, pl.DataFrame(columns), pl.DataFrame(rows), order_rule="the order of the imported files")
 
 
-def typed(ids: Sequence[Any]) -> list[Any]:
-    """Ids as a CSV file gives them: integers where every one is written as one, else text."""
+def of_one_type(ids: Sequence[Any]) -> list[Any]:
+    """Ids as a file that knows their type gives them: integers where every one is an integer, else text."""
+    return list(ids) if all(isinstance(one, int) for one in ids) else [str(one) for one in ids]
+
+
+def typed(ids: Iterable[Any]) -> list[Any]:
+    """Ids that a file has as text alone, as they come out of a CSV file: integers where every one is written as one."""
     written = [str(one) for one in ids]
     return [int(one) for one in written] if all(_INTEGER.fullmatch(one) for one in written) else written
 
@@ -122,14 +127,20 @@ def aligned(folder: Path, name: str, ids: Sequence[Any], rows: NDArray[Any], ite
 
 
 def catalogue_ids(ids: Sequence[Any]) -> Ids:
-    """(N,) ids in felid's order: ascending, numbers as numbers."""
-    found = sorted(typed(ids))
+    """(N,) ids in felid's order: ascending, integers as numbers, text as text."""
+    found = sorted(of_one_type(ids))
     return np.array(found, np.int64 if found and isinstance(found[0], int) else object)
 
 
 def mapping_of(ids: SemanticIds) -> dict[str, list[int]]:
     """Item id, as text, -> codes."""
     return {str(item): codes for item, codes in zip(ids.item_ids.tolist(), ids.codes.tolist(), strict=True)}
+
+
+def noted_sizes(folder: Path) -> tuple[int, ...]:
+    """Codes per level of the exported run; () in a folder of another program."""
+    note = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
+    return tuple(note.get("sizes") or ())
 
 
 def ids_of(folder: Path, codes: Sequence[Sequence[int]], item_ids: Ids) -> SemanticIds:
@@ -147,6 +158,5 @@ def ids_of(folder: Path, codes: Sequence[Sequence[int]], item_ids: Ids) -> Seman
             f"{folder} holds IDs of {sorted(lengths)} codes; expected the same number, or one more for collisions"
         )
     matrix = np.array([[*one, *[0] * (max(lengths) - len(one))] for one in codes], np.int32)
-    note = read_json(folder / NOTE) if (folder / NOTE).is_file() else {}
-    sizes = tuple(note.get("sizes") or (matrix.max(0) + 1).tolist())
+    sizes = noted_sizes(folder) or tuple((matrix.max(0) + 1).tolist())
     return SemanticIds(matrix, sizes, item_ids, shared=len(np.unique(matrix, axis=0)) < len(matrix))

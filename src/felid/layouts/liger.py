@@ -15,7 +15,7 @@ from felid.embedding.pickles import read_pickle
 from felid.errors import ArtifactError
 from felid.evaluation.names import liger_names
 from felid.layouts.folder import load_tensors, save_pickle, save_tensors, weights_of
-from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of
+from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of, noted_sizes
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.source import RunSource, progress_of
 from felid.quantize import Codes, SuffixConfig, resolve_collisions
@@ -73,7 +73,7 @@ def read(folder: Path) -> Imported:
     item_ids = catalogue_ids(named)
     ordered: Codes = aligned(folder, codes_file.name, named, codes.astype(np.int32), item_ids)
     unique = resolve_collisions(ordered, tuple((ordered.max(0) + 1).tolist()), SuffixConfig(max_size=len(ordered))).codes
-    if not unique[:, -1].any():  # no collisions: nothing to number
+    if len(noted_sizes(folder)) == ordered.shape[1]:  # IDs of the exported run have no level for collisions
         unique = ordered
     rows = aligned(folder, embeddings_file.name, named, vectors.astype(np.float32), item_ids)
     return Imported(item_ids, rows, ids_of(folder, unique.tolist(), item_ids), dataset)

@@ -10,6 +10,8 @@ import numpy as np
 
 from felid.artifacts import read_json, write_json
 from felid.errors import RequestError
+from felid.evaluation.tables import loss_line
+from felid.layouts.folder import write_lines
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.source import RunSource, progress_of
@@ -60,6 +62,9 @@ def write(run: RunSource, folder: Path) -> None:
         (folder / checkpoint.name).mkdir()
         for name in CHECKPOINT:
             shutil.copyfile(checkpoint / name, folder / checkpoint.name / name)
+    line = None if run.metrics is None else loss_line(run.metrics)
+    if line is not None:
+        write_lines(folder / "test.log", [line])
 
 
 def read(folder: Path) -> Imported:
@@ -92,6 +97,8 @@ def readme(run: RunSource) -> list[str]:
         "standardises `item_embeddings_raw.npy` instead.",
         f"`{best}/` was best on validation; others stand beside it where the run kept them. It is felid's model, "
         "`felid.models.load_model(folder, catalogue)` opens it.",
+        "`test.log`, of an evaluated run with `evaluation.loss`: the loss per code, over the valid codes of each level where "
+        "the model's softmax has these alone, and recall.",
     ]
 
 

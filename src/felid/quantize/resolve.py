@@ -26,6 +26,9 @@ class SuffixConfig(Config):
     """Tag of this resolver."""
     max_size: int = Field(256, ge=1)
     """Most items that may share their codes; more is an error, since the last level would carry the meaning."""
+    size: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)
+    """Codes of that level, whether or not an item needs them; more items of the same codes are an error. null = as many as the
+    largest group needs. Where it is null it is not written, so that IDs of versions without it are still known."""
 
 
 class NearestFreeConfig(Config):
@@ -114,9 +117,9 @@ def resolve_collisions(
         raise SemanticIdError(f"learnt has shape {first.shape} for {len(codes)} rows; give every row True or False")
     match config:
         case SuffixConfig():
-            numbers, largest = _suffixes(codes, np.lexsort((ranks, ~first)), config.max_size)
+            numbers, largest = _suffixes(codes, np.lexsort((ranks, ~first)), config)
             full = np.column_stack([codes, numbers]).astype(np.int32)
-            return Resolution(full, (*sizes, largest), moved=0)
+            return Resolution(full, (*sizes, config.size or largest), moved=0)
         case NearestFreeConfig() | SinkhornConfig():
             unique = _move(codes, sizes, config, costs, ranks, first)
             return Resolution(unique, sizes, moved=int((unique[:, -1] != codes[:, -1]).sum()))
@@ -144,7 +147,7 @@ def collision_statistics(codes: Codes, sizes: tuple[int, ...]) -> dict[str, Any]
     }
 
 
-def _suffixes(codes: Codes, queue: NDArray[np.int64], max_size: int) -> tuple[NDArray[np.int64], int]:
+def _suffixes(codes: Codes, queue: NDArray[np.int64], config: SuffixConfig) -> tuple[NDArray[np.int64], int]:
     """(N,) number of each item among those of its codes, 0 for an item alone; and the largest group's size.
 
     The rows of a group are numbered in the order of `queue`, which holds every row once.
@@ -152,10 +155,13 @@ def _suffixes(codes: Codes, queue: NDArray[np.int64], max_size: int) -> tuple[ND
     rows = queue[sorted_rows(codes[queue])]
     starts, counts = runs(codes[rows])
     largest = int(counts.max(initial=1))
-    if largest > max_size:
+    bound, name = config.max_size, "max_size"
+    if config.size is not None and config.size <= bound:
+        bound, name = config.size, "size"
+    if largest > bound:
         example = tuple(codes[rows[starts[counts.argmax()]]].tolist())
         raise SemanticIdError(
-            f"{largest} items share the codes {example}, collision.max_size allows {max_size}; use more or larger levels "
+            f"{largest} items share the codes {example}, collision.{name} allows {bound}; use more or larger levels "
             "(quantizer.sizes), give these items distinct texts, or raise the bound"
         )
     numbers = np.empty(len(codes), np.int64)

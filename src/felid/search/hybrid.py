@@ -41,11 +41,11 @@ class HybridScores:
         Args:
             histories: B users.
             seen: items that a user must not get, padded with -1.
-            count: items wanted; -1 stands where there are fewer.
-            generated: candidates that a beam search finds; raised to `count`.
+            count: items wanted; -1 stands where there are fewer candidates, so that a longer list begins as a shorter one does.
+            generated: candidates that a beam search finds.
             num_beams: its width; raised to `generated`.
         """
-        found = self.codes.search(histories, seen, max(generated, count), num_beams).items
+        found = self.codes.search(histories, seen, generated, num_beams).items
         size = len(self.pool)
         among = torch.zeros(len(found), size + 1, dtype=torch.bool, device=found.device)  # the last place is that of -1
         candidates = among.scatter_(1, found % (size + 1), True)[:, :size] | self.pool

@@ -211,7 +211,9 @@ class _Run:
     @property
     def learning_rate(self) -> float:
         warmup = int(self.config.warmup_share * self.total_steps)
-        factor = learning_rate_factor(self.progress.step, total=self.total_steps, warmup=warmup, schedule=self.config.schedule)
+        factor = learning_rate_factor(
+            self.progress.step, total=self.total_steps, warmup=warmup, schedule=self.config.schedule, shape=self.config.warmup
+        )
         return self.config.learning_rate * factor
 
     def _validation_due(self) -> bool:
