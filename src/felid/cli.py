@@ -193,7 +193,7 @@ def recommend(
 def export(
     run: RunArgument,
     layout: LayoutOption,
-    out: Annotated[Path, typer.Option(help="Folder for the files; an earlier export there is replaced.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files; replaces an earlier export, refuses other files.")],
     compare: Annotated[
         list[Path] | None, typer.Option(help="Another run whose metrics stand in comparison.md; may be repeated.", metavar="RUN")
     ] = None,

@@ -48,6 +48,14 @@ def test_frames_of_every_pandas(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(vectors, VECTORS)
 
 
+@pytest.mark.parametrize("name", [name for name in FRAMES if name.endswith("numbers")])
+def test_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    content = base64.b64decode(FRAMES[name])
+    assert content.count(b"d1") == 1
+    with pytest.raises(EmbeddingError, match=r"the frame has 1 column names several times \(first: 'd0'\), expected one each"):
+        read_pickle(write(tmp_path, content.replace(b"d1", b"d0")))
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     "content",

@@ -44,6 +44,16 @@ def test_npy_is_aligned_by_id_never_by_row(tmp_path: Path, suffix: str, ids: np.
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\f"])
+def test_ids_in_text_end_with_their_line_alone(tmp_path: Path, mark: str) -> None:
+    ids = np.array([f"a{mark}b", f"c{mark}", "d"], object)
+    config = npy(tmp_path, ids[ORDER].tolist(), VECTORS[ORDER], ".txt")
+    np.testing.assert_array_equal(embed(config, items(ids))[:], VECTORS)
+    assert config.ids is not None
+    config.ids.write_text(config.ids.read_text(encoding="utf-8").removesuffix("\n"), encoding="utf-8")
+    np.testing.assert_array_equal(embed(config, items(ids))[:], VECTORS)
+
+
 @pytest.mark.parametrize("form", ["list", "array", "columns"])
 def test_parquet_is_aligned_by_id_never_by_row(tmp_path: Path, form: str):
     shuffled = VECTORS[ORDER]

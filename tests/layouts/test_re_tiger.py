@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from felid.errors import ArtifactError, FelidError
+from felid.errors import ArtifactError, FelidError, RequestError
 from felid.layouts import import_layout
 from felid.layouts.re_tiger import load_rqvae, read
 from felid.layouts.source import RunSource
 from felid.quantize import load_quantizer
-from tests.layouts.conftest import exported, histories
+from tests.layouts.conftest import RQVAE, exported, histories, make
 
 FILES = {
     *("item_text.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl", "stats.json"),
@@ -165,6 +165,17 @@ def test_what_the_original_writes_is_imported_too(tmp_path: Path) -> None:
     (tmp_path / "semantic_ids.json").write_text('{"a": [1, 2], "b": [3, 0, 0]}')
     with pytest.raises(ArtifactError, match=r"lacks 1 items \(first: 'c'\)"):
         read(tmp_path)
+
+
+def test_a_split_by_time_whose_parts_would_lose_interactions_is_refused(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", *RQVAE, "quantizer.sizes=[8,8]", "split.kind=time", until="tokenize")
+    split = RunSource.open(run).split
+    parts = [split.train().items, split.evaluation("validation").targets, split.evaluation("test").targets]
+    lost = len(split.sequences.items) - sum(map(len, parts))
+    assert lost > 0
+    with pytest.raises(RequestError, match=rf"has {lost} interactions that are neither \(.*run .* with split.kind=leave-one-out"):
+        exported(run, "re-tiger", tmp_path)
+    assert not (tmp_path / "re-tiger").exists()
 
 
 @pytest.mark.parametrize("name", ["kmeans", "encoded"])

@@ -42,7 +42,7 @@ def test_re_tiger_has_its_settings() -> None:
     assert (quantizer["optimizer"], quantizer["learning_rate"], quantizer["batch_size"]) == ("adagrad", 0.4, 1024)
     assert (quantizer["start"], quantizer["seed"], recipe.seed) == ("kmeans", 11, 11)
     assert (training["batch_targets"], training["learning_rate"], training["schedule"]) == (1024, 0.04, "inverse-sqrt")
-    assert (training["warmup"], training["warmup_share"]) == ("constant", 10_000 / 200_000)
+    assert (training["warmup"], training["warmup_steps"], training["steps"]) == ("constant", 10_000, 200_000)
     model = as_tree(recipe.model)
     shape = ("encoder_layers", "decoder_layers", "heads", "head_width", "width", "dropout", "user_buckets")
     assert [model[name] for name in shape] == [4, 4, 6, 64, 128, 0.1, 2000]

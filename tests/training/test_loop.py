@@ -12,6 +12,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from rich.console import Console
 from safetensors.torch import load_file
 
+from felid.config import as_tree
 from felid.data.histories import EvaluationSet
 from felid.errors import RecipeError
 from felid.models.lynx import Lynx
@@ -123,6 +124,25 @@ def test_the_optimizer_follows_the_schedule(tmp_path: Path, monkeypatch: pytest.
     assert rates[warmup] == max(rates) == 0.01
     assert rates[: warmup + 1] == pytest.approx([0.01 * (n + 1) / (warmup + 1) for n in range(warmup + 1)])
     assert rates[-1] < 0.01 * (0.01 + 1 / (total - warmup))
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (7, 2), (8, 2), (9, 3)])
+def test_steps_fill_whole_epochs(steps: int, epochs: int) -> None:
+    config = SHORT.model_copy(update={"steps": steps})
+    assert config.epochs_of(4) == epochs and SHORT.epochs_of(4) == SHORT.epochs
+    assert "steps" not in as_tree(SHORT) and as_tree(config)["steps"] == steps
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, 20), (0, 0), (30, 30), (100, 99)])
+def test_the_warm_up_is_a_share_or_a_number_of_steps(given: int | None, wanted: int) -> None:
+    assert SHORT.model_copy(update={"warmup_share": 0.2, "warmup_steps": given}).warmup_of(100) == wanted
+
+
+def test_a_training_may_be_given_in_steps(tmp_path: Path) -> None:
+    """Twice as many as an epoch has, and one more, are three epochs."""
+    epoch = Setting.of("tiger").train(tmp_path / "a", SHORT.model_copy(update={"epochs": 1})).step
+    progress = Setting.of("tiger").train(tmp_path / "b", SHORT.model_copy(update={"steps": 2 * epoch + 1, "patience": 0}))
+    assert (progress.step, progress.epoch) == (3 * epoch, 3)
 
 
 def test_a_constant_warm_up_begins_at_the_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,8 @@ def _read_ids(path: Path) -> list[object]:
         case ".npy":
             ids = _read_npy(path).tolist()
         case ".txt":
-            ids = path.read_text(encoding="utf-8").splitlines()
+            with path.open(encoding="utf-8") as stream:  # str.splitlines() would cut at U+2028 and the like too
+                ids = [line.removesuffix("\n") for line in stream]
         case suffix:
             raise EmbeddingError(f"embedding.ids ends in {suffix!r}; expected .json, .npy or .txt")
     if not isinstance(ids, list):

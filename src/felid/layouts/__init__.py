@@ -62,7 +62,7 @@ def export_run(root: Path, name: str, out: Path, compare: Sequence[Path] = ()) -
     Args:
         root: the run folder.
         name: the layout.
-        out: folder for the files; an earlier export there is replaced once the new one is whole.
+        out: folder for the files; an earlier export there is replaced once the new one is whole; other files are refused.
         compare: other run folders whose metrics stand beside this one's in `comparison.md`.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -26,7 +27,7 @@ def publish(folder: Path, write: Write, note: Mapping[str, Any]) -> None:
     """Fill a folder beside the wanted one and rename it; an earlier export stays in place until the new one is whole.
 
     Args:
-        folder: must not exist, be empty, or hold an earlier export.
+        folder: must not exist, be empty, or hold an earlier export and nothing else.
         write: fills the folder it is given.
         note: what `NOTE` says besides files and versions.
 
@@ -39,6 +40,7 @@ def publish(folder: Path, write: Write, note: Mapping[str, Any]) -> None:
         os.rename(old, folder)  # a process died between the two renames below
     if folder.exists() and not (folder / NOTE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--out {folder} exists and holds no export of felid; choose another folder")
+    _check_nothing_added(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -53,6 +55,20 @@ def publish(folder: Path, write: Write, note: Mapping[str, Any]) -> None:
         os.rename(folder, old)
     os.rename(part, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_nothing_added(folder: Path) -> None:
+    """Refuse an earlier export beside whose files there are others: they would be lost."""
+    if not (folder / NOTE).is_file():
+        return
+    known = {NOTE, *read_json(folder / NOTE, ("files",))["files"]}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    added = [name for name in (str(path.relative_to(folder)) for path in files) if name not in known]
+    if added:
+        raise RequestError(
+            f"--out {folder} holds an export and {len(added)} files that are not of it (first: {added[0]}), which would be lost; "
+            "move them away or choose another folder"
+        )
 
 
 def check_whole(folder: Path, layout: str) -> None:
@@ -91,7 +107,7 @@ def read_json_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
         ArtifactError: the file is missing, or a line is something else.
     """
     found = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(io.StringIO(read_text(path)), 1):  # str.splitlines() would cut at U+2028 and the like too
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -115,17 +131,35 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     torch.save(dict(content), path)
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(path: Path, keys: tuple[str, ...] = ()) -> Any:
     """Read a `.pt` file of tensors and plain containers; anything else in it is refused.
 
     Raises:
-        ArtifactError: it is missing, damaged, or holds more than that.
+        ArtifactError: it is missing, damaged, holds more than that, or is no dict with the given keys.
     """
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        content = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ArtifactError(f"{path} cannot be read as tensors and plain containers ({reason}); save it again") from error
+    if keys and not (isinstance(content, dict) and set(keys) <= set(content)):
+        raise ArtifactError(
+            f"{path} holds a {type(content).__name__} without {', '.join(keys)}, expected a dict; export it again"
+        )
+    return content
+
+
+def load_tensor(path: Path, key: str) -> torch.Tensor:
+    """The tensor of a `.pt` file that holds it alone or under a key.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or holds something else.
+    """
+    content = load_tensors(path)
+    found = content.get(key) if isinstance(content, dict) else content
+    if not isinstance(found, torch.Tensor):
+        raise ArtifactError(f"{path} holds a {type(content).__name__} without a tensor {key}, expected one; export it again")
+    return found
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from felid.artifacts import write_json
 from felid.embedding.pickles import read_pickle
 from felid.errors import ArtifactError
 from felid.evaluation.names import liger_names
-from felid.layouts.folder import load_tensors, save_pickle, save_tensors, weights_of
+from felid.layouts.folder import load_tensor, load_tensors, save_pickle, save_tensors, weights_of
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of, noted_sizes
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.source import RunSource, progress_of
@@ -65,8 +65,7 @@ def read(folder: Path) -> Imported:
     codes = read_pickle(codes_file)[1]
     if codes.dtype.kind not in "iu":
         raise ArtifactError(f"{codes_file} holds {codes.dtype} of shape {codes.shape}, expected whole numbers (items, levels)")
-    stored = load_tensors(embeddings_file)
-    vectors = (stored["embeddings"] if isinstance(stored, dict) else stored).numpy()
+    vectors = load_tensor(embeddings_file, "embeddings").numpy()
     processed = folder / "processed"
     named = read_items(processed / DATAMAPS, len(codes))
     dataset = read_sequences(_only(processed, "*.txt"), processed / DATAMAPS, named)

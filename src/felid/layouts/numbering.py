@@ -1,7 +1,8 @@
 """Items and users as numbers from 1: what systems read that take `user item item ...` lines.
 
-`datamaps.json` leads back to the ids of the data: item2id, id2item, user2id, id2user, as S3-Rec's splits have it. Beside it
-stands `item_text.json`, the list of the items' texts.
+`datamaps.json` leads back to the ids of the data: item2id, id2item, user2id, id2user, as S3-Rec's splits have it. Numbers and
+text are told apart as JSON does it, so that "007" or "440" stays text. Beside it stands `item_text.json`, the list of the items'
+texts.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def write_datamaps(path: Path, run: RunSource) -> None:
 
 
 def read_items(datamaps: Path, count: int) -> list[Any]:
-    """(N,) the id of each item number from 1; without `datamaps.json` the numbers themselves.
+    """(N,) the id of each item number from 1, of the type that the file gives it; without `datamaps.json` the numbers themselves.
 
     Raises:
         ArtifactError: another number of items than `count`.

@@ -14,7 +14,7 @@ from felid.artifacts import read_json, write_json
 from felid.data.histories import Cuts
 from felid.errors import ArtifactError, RequestError
 from felid.layouts.folder import load_tensors, read_json_lines, save_tensors, weights_of, write_json_lines
-from felid.layouts.imported import Imported, aligned, catalogue_ids, dataset_of, ids_of, mapping_of
+from felid.layouts.imported import Imported, aligned, catalogue_ids, dataset_of, ids_of, mapping_of, typed
 from felid.layouts.rqvae import check_rqvae, rqvae_settings, rqvae_state
 from felid.layouts.source import RunSource, progress_of
 from felid.rows import load_array
@@ -28,7 +28,7 @@ def check(run: RunSource) -> None:
     """Refuse a run that lacks something; nothing is written yet.
 
     Raises:
-        FelidError: no item vectors, or no RQ-VAE on text that began with k-means.
+        FelidError: no item vectors, no RQ-VAE on text that began with k-means, or a split whose parts lack interactions.
     """
     run.need(NAME, "data", "embed", "tokenize")
     check_rqvae(run, NAME)
@@ -36,6 +36,7 @@ def check(run: RunSource) -> None:
     written = {str(item) for item in run.item_ids}
     if len(written) < len(run.item_ids):
         raise RequestError(f"layout {NAME} writes ids as text, and some of {run.root} are equal as text; rename these items")
+    _check_nothing_lost(run)
 
 
 def write(run: RunSource, folder: Path) -> None:
@@ -69,12 +70,17 @@ def read(folder: Path) -> Imported:
     Raises:
         ArtifactError: a file is missing or damaged, or files do not belong together.
     """
-    texts = {record["item_id"]: record["text"] for record in read_json_lines(folder / "item_text.jsonl", ("item_id", "text"))}
+    items = read_json_lines(folder / "item_text.jsonl", ("item_id", "text"))
+    texts = dict(zip(typed(item["item_id"] for item in items), (item["text"] for item in items), strict=True))
     real = read_json(folder / "stats.json").get("timestamp") != "position"
-    events = [
-        (record["user_id"], record["item_id"], record["timestamp"] if real else None)
+    records = [
+        record
         for part in PARTS
         for record in sorted(read_json_lines(folder / f"{part}.jsonl", EVENT), key=lambda record: record["timestamp"])
+    ]
+    users = typed(record["user_id"] for record in records)
+    events = [
+        (user, record["item_id"], record["timestamp"] if real else None) for user, record in zip(users, records, strict=True)
     ]
     dataset = dataset_of(folder.name, events, {item: {"text": text} for item, text in texts.items()})
     item_ids = catalogue_ids(list(texts))
@@ -91,7 +97,7 @@ def read(folder: Path) -> Imported:
 
 def load_rqvae(folder: Path) -> dict[str, torch.Tensor]:
     """The RQ-VAE of such a folder: `encoder.*`, `decoder.*` and `quantizer.codebooks`."""
-    state: dict[str, torch.Tensor] = load_tensors(folder / "rqvae.pt")["model"]
+    state: dict[str, torch.Tensor] = load_tensors(folder / "rqvae.pt", ("model",))["model"]
     return state
 
 
@@ -107,6 +113,18 @@ def readme(run: RunSource) -> list[str]:
         "Every item has a code for collisions, 0 for an item alone; re-TIGER appends one to items that collide only.",
         "`seq2seq.pt`, where the run has a model, holds felid's weights under felid's names; `felid recommend` opens the run.",
     ]
+
+
+def _check_nothing_lost(run: RunSource) -> None:
+    """Refuse users who took items that neither train nor are targets: whoever reads the three files back would miss them."""
+    lengths = run.split.sequences.lengths
+    cuts = run.split.cuts or Cuts.last_two(lengths)
+    lost = int((lengths - cuts.train - (cuts.validation >= 0) - (cuts.test >= 0)).sum())
+    if lost:
+        raise RequestError(
+            f"layout {NAME} has what trains and a validation and a test item per user, {run.root} has {lost} interactions that "
+            f"are neither ({cuts.rule}); run `felid run` with split.kind=leave-one-out, or export another layout"
+        )
 
 
 def _write_parts(run: RunSource, item_ids: list[str], folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from felid.artifacts import read_json, write_json
 from felid.embedding.pickles import read_pickle
 from felid.errors import ArtifactError, RequestError
-from felid.layouts.folder import load_tensors, save_pickle, save_tensors, weights_of
+from felid.layouts.folder import load_tensor, save_pickle, save_tensors, weights_of
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.rqvae import check_rqvae, rqvae_settings, rqvae_state
@@ -84,16 +84,15 @@ def read(folder: Path) -> Imported:
     if set(mapping) != set(numbers):
         raise ArtifactError(f"checkpoints/semantic_ids.json has {len(mapping)} items, expected 0 to {len(vectors) - 1}")
     item_ids = catalogue_ids(named)
-    codes = np.array([codes_of(item, mapping[item]) for item in numbers], np.int32)
-    ids = ids_of(folder, aligned(folder, "checkpoints/semantic_ids.json", named, codes, item_ids).tolist(), item_ids)
+    codes = {str(item): codes_of(number, mapping[number]) for item, number in zip(named, numbers, strict=True)}
+    ids = ids_of(folder, [codes[str(item)] for item in item_ids.tolist()], item_ids)
     rows = aligned(folder, "data/final_data_reduced.pkl", named, vectors.astype(np.float32), item_ids)
     return Imported(item_ids, rows, ids, dataset)
 
 
 def load_sasrec_vectors(folder: Path) -> torch.Tensor:
     """(N, D) float32 SASRec's item vectors, a row of NaN for an item that has none."""
-    vectors: torch.Tensor = load_tensors(folder / "checkpoints" / "sasrec_embeddings.pt")["embeddings"]
-    return vectors
+    return load_tensor(folder / "checkpoints" / "sasrec_embeddings.pt", "embeddings")
 
 
 def tokens_of(codes: list[int]) -> list[str]:

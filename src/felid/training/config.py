@@ -15,6 +15,9 @@ class TrainingConfig(Config):
 
     epochs: int = Field(default=20, ge=1)
     """Passes over all training targets, at most."""
+    steps: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    """Steps instead of epochs, which then mean nothing: as many whole epochs as have at least so many. Where it is null it is
+    not written, so that trainings of versions without it are still known; the same of `warmup_steps`."""
     batch_targets: int = Field(default=1024, ge=1)
     """Target items per step (about; examples are not split)."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -23,6 +26,8 @@ class TrainingConfig(Config):
     """Weight decay of AdamW."""
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps spent on warm-up."""
+    warmup_steps: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
+    """Steps of warm-up, instead of a share."""
     warmup: Warmup = Field(default="linear", exclude_if=lambda value: value == "linear")
     """Learning rate of these steps: rising to the peak, or the peak from the first step on, as in TIGER's schedule. Where it is
     linear it is not written, so that trainings of versions without it are still known."""
@@ -61,3 +66,11 @@ class TrainingConfig(Config):
     minute or two and then made steps slower (`reports/benchmarks/profile.md`)."""
     track: Literal["none", "tensorboard"] = "none"
     """Older way to say `tracking.to=[tensorboard]`, which has more trackers."""
+
+    def epochs_of(self, batches: int) -> int:
+        """Epochs of so many batches that a training has, at most."""
+        return self.epochs if self.steps is None else -(-self.steps // batches)
+
+    def warmup_of(self, total: int) -> int:
+        """Steps of warm-up in a training of `total` steps, fewer than these."""
+        return int(self.warmup_share * total) if self.warmup_steps is None else min(self.warmup_steps, total - 1)

@@ -121,7 +121,8 @@ class _Run:
         self.compiled: Callable[..., Losses] | None = torch.compile(self.wrapped, dynamic=True) if config.compile else None
         self.judged = _twin(model) if config.average else model
         self.batches_per_epoch = len(self._batches(0))
-        self.total_steps = self.batches_per_epoch * config.epochs
+        self.epochs = config.epochs_of(self.batches_per_epoch)
+        self.total_steps = self.batches_per_epoch * self.epochs
         if self.progress.last_checkpoint and not self.progress.finished:
             self._resume()
 
@@ -142,7 +143,7 @@ class _Run:
 
     def train(self) -> Progress:
         progress, num_targets = self.progress, self.data.examples.num_targets
-        bar = progress_bar(self.console, "training", total=num_targets * self.config.epochs, unit="targets")
+        bar = progress_bar(self.console, "training", total=num_targets * self.epochs, unit="targets")
         with bar:
             bar.advance(progress.targets)
             saved = tick = time.perf_counter()
@@ -210,7 +211,7 @@ class _Run:
 
     @property
     def learning_rate(self) -> float:
-        warmup = int(self.config.warmup_share * self.total_steps)
+        warmup = self.config.warmup_of(self.total_steps)
         factor = learning_rate_factor(
             self.progress.step, total=self.total_steps, warmup=warmup, schedule=self.config.schedule, shape=self.config.warmup
         )
@@ -238,7 +239,7 @@ class _Run:
         progress.best = max(progress.best, metrics["ndcg@10"])
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         stop = 0 < self.config.patience <= progress.validations_since_best
-        progress.finished = stop or progress.epoch >= self.config.epochs
+        progress.finished = stop or progress.epoch >= self.epochs
         self.hears({"loss": loss, **losses, **metrics, "epoch": epoch, "learning_rate": self.learning_rate}, progress.step)
         heads = f" ({', '.join(f'{name[5:]} {part:.4f}' for name, part in losses.items())})" if len(losses) > 1 else ""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
