@@ -47,7 +47,7 @@ def recommender(kind: AnyKind = "lynx", names: Names = "int", world: ToyWorld = 
     users = np.array([f"u{n:02d}" for n in range(len(world.sequences))], object)
     known = Sequences(users if names == "str" else world.sequences.user_ids, world.sequences.offsets, world.sequences.items)
     catalogue, memory = all_warm(ids, world.vectors), TransitionMemory.of(world.split.train(), world.num_items)
-    settings = SearchConfig.model_validate({"memory_weight": 0.6, **search})
+    settings = SearchConfig.model_validate({"memory_weight": 0.6, "hybrid_candidates": world.num_items, **search})
     return Recommender(any_model(kind, catalogue, spread=0.7), catalogue, known, titles, settings, memory)
 
 

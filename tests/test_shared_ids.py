@@ -40,7 +40,9 @@ def recommender(
     """Lynx is trained without a share of the softmax over all codes: it cannot score IDs of cold items."""
     catalogue = Catalogue(world.vectors, world.split.warm_items(24), shared_ids() if ids is None else ids)
     model = any_model(kind, catalogue, **({"level_share": 0.0} if kind == "lynx" else {}))
-    return Recommender(model, catalogue, world.sequences, None, SearchConfig.model_validate({"mode": mode, **search}))
+    return Recommender(
+        model, catalogue, world.sequences, None, SearchConfig.model_validate({"mode": mode, "hybrid_candidates": 24, **search})
+    )
 
 
 def family(size: int, ids: SemanticIds) -> list[int]:
