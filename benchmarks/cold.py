@@ -182,7 +182,7 @@ def table(out: Path, settings: Settings) -> str:
     rows, sentences = metric_rows(runs), comparisons(runs)
     if not rows:
         return f"{out / 'runs.json'} holds no evaluation with these settings and its ranks; use the command run"
-    write_json(out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
+    write_json(out / "table.json", {"rows": rows, "comparisons": sentences})
     ordered = sorted(done, key=lambda one: (one["system"], one["variant"], one["draw"]))
     lines = [f"{one['system']}, {one['variant']}, draw {one['draw']}: {' '.join(one['search'])}" for one in ordered]
     return "\n\n".join((markdown(list(rows[0]), [list(row.values()) for row in rows]), "\n".join(lines), "\n".join(sentences)))

@@ -162,7 +162,7 @@ def table_systems(options: argparse.Namespace) -> str:
         return f"{path} holds no run with these settings and its ranks among {len(records(path))}; use the command run"
     ranks = [{**record, "ranks": read_ranks(options.out / record["ranks"])} for record in done]
     rows, sentences = metric_rows(runs_of(ranks)), comparisons(runs_of(ranks))
-    write_json(options.out / "table.json", {"rows": rows, "comparisons": sentences, "runs": done})
+    write_json(options.out / "table.json", {"rows": rows, "comparisons": sentences})
     header = ("system", "part", "seen", "runs", *METRICS, "recall@10, 95 % CI", "ndcg@10, 95 % CI")
     cells = [list(row.values()) for row in rows]
     times = [(one["name"], one["seed"], one["threads"], *(one["minutes"].get(part, "") for part in PARTS)) for one in done]

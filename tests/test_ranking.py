@@ -213,7 +213,7 @@ def test_neighbours_speak_for_cold_items_in_every_voice(mode: Mode) -> None:
 
 def test_an_empty_history_is_refused() -> None:
     for mode in ("dense", "generative", "fused"):
-        with pytest.raises(RequestError, match="user 1 of 2 has an empty history, expected at least one item"):
+        with pytest.raises(RequestError, match="user 1 in the list has no history, expected one"):
             ranker(mode=mode).rank(lists_of([[1, 2], []]), 5, True)
 
 

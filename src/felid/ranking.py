@@ -121,9 +121,10 @@ class ItemRanker:
         check_cold_share(self.search, ids=ids is not None, shared=ids is not None and ids.shared)
         self.relatives = None if ids is None or self.search.cold_share is None else ColdRelatives.of(ids, catalogue.warm)
         self.neighbours = self._neighbours()
-        vectors = self._item_vectors() if "dense" in model.modes else None
+        reads = "dense" in model.modes and (self.mode != "generative" or self.neighbours is not None)
+        vectors = self._item_vectors() if reads else None
         self.codes = self._code_scores(vectors) if self.mode != "dense" and "generative" in model.modes else None
-        self.vectors = self._vector_scores(vectors) if self.mode != "generative" and vectors is not None else None
+        self.vectors = None if self.mode == "generative" or vectors is None else self._vector_scores(vectors)
         self.voices = None if self.vectors is None else Voices(self.vectors, self.codes, self.memory, self.neighbours)
 
     def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
@@ -234,8 +235,7 @@ class ItemRanker:
             RequestError: a user has no history.
         """
         if not histories.lengths.all():
-            place = int(np.flatnonzero(histories.lengths == 0)[0])
-            raise RequestError(f"user {place} of {len(histories)} has an empty history, expected at least one item; leave it out")
+            raise RequestError(f"user {histories.lengths.argmin()} in the list has no history, expected one; leave it out")
         read = self._readable(histories)
         order = np.argsort(np.minimum(read.lengths, self.model.history), kind="stable")  # little padding
         size = self.search.batch_users

@@ -19,11 +19,10 @@ from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of, not
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.source import RunSource, progress_of
 from felid.quantize import Codes, SuffixConfig, resolve_collisions
+from felid.training.checkpoints import STATE
 
 NAME = "liger"
 OTHER = re.compile(r"[^A-Za-z0-9.-]+")
-STATE = "state.pt"
-"""What a checkpoint of felid holds beside its weights, where it is kept."""
 
 
 def check(run: RunSource) -> None:
