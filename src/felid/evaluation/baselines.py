@@ -19,6 +19,11 @@ Indices = NDArray[np.int64]
 USERS_PER_BATCH = 4096
 
 
+def counted_baselines(train: Sequences, num_items: int) -> dict[str, Popularity | Markov]:
+    """Popularity and first-order Markov chains by the names that evaluations give them."""
+    return {"popularity": Popularity.fit(train, num_items), "markov": Markov.fit(train, num_items)}
+
+
 @dataclass(frozen=True, eq=False)
 class Popularity:
     """The items with the most training interactions, the same for everyone.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from felid.artifacts import write_json
 from felid.data.histories import Group, LeaveOneOut, Part
-from felid.evaluation.baselines import Markov, Popularity
+from felid.evaluation.baselines import counted_baselines
 from felid.evaluation.protocol import POLICIES, Evaluation, EvaluationConfig, Policy, Ranker, check_request, evaluate
 from felid.evaluation.statistics import intervals
 
 PARTS: tuple[Part, ...] = ("validation", "test")
 GROUPS: tuple[Group, ...] = ("warm", "cold")
 """The targets that are also reported by themselves where there are cold ones."""
-BASELINES = ("popularity", "markov")
 Results = Mapping[tuple[str, Part, Policy], Evaluation]
 Masks = Mapping[Part, Mapping[str, NDArray[np.bool_]]]
 
@@ -54,22 +53,24 @@ def evaluate_run(
     item_ids: NDArray[np.generic],
     config: EvaluationConfig,
     *,
+    baselines: Mapping[str, Ranker] | None = None,
     order_rule: str = "as given",
 ) -> Report:
-    """Evaluate the systems of a run, popularity and a first-order Markov chain on the same users.
+    """Evaluate the systems of a run and baselines on the same users.
 
     Args:
         rankers: the systems by name; they must not have read the test part. The first one is the run's headline.
         split: the sequences of all users. All items of the catalogue compete, held out or not.
         item_ids: (N,) ids of the catalogue, row = item_index.
         config: list lengths, headline policy, bootstrap.
+        baselines: what stands beside them, by name; None = popularity and first-order Markov chains.
         order_rule: what decided the order of the interactions, for the printed policy.
     """
     check_request(config.ks, len(split.evaluated), len(item_ids))
-    assert rankers and not set(rankers) & set(BASELINES), "the name of a system is taken by a baseline"
-    train, num_items = split.train(), len(item_ids)
-    baselines: tuple[Ranker, Ranker] = Popularity.fit(train, num_items), Markov.fit(train, num_items)
-    systems = {**rankers, **dict(zip(BASELINES, baselines, strict=True))}
+    num_items = len(item_ids)
+    baselines = counted_baselines(split.train(), num_items) if baselines is None else baselines
+    assert rankers and not set(rankers) & set(baselines), "the name of a system is taken by a baseline"
+    systems = {**rankers, **baselines}
     sets = {part: split.evaluation(part) for part in PARTS}
     results = {
         (name, part, policy): evaluate(one, sets[part], config.ks, policy == "seen_removed", num_items)
@@ -78,7 +79,7 @@ def evaluate_run(
         for policy in POLICIES
     }
     groups = {part: split.groups(part, num_items) for part in PARTS}
-    content = _metrics(results, {part: _masks(of_part) for part, of_part in groups.items()}, config)
+    content = _metrics(results, list(rankers), {part: _masks(of_part) for part, of_part in groups.items()}, config)
     content["policy"] = policy_texts(num_items, config, order_rule) | _group_texts(split, groups)
     content["policy"] |= {"split": split.cuts.rule} if split.cuts is not None else {}
     content |= {"system": next(iter(rankers)), "num_users": len(split.evaluated), "num_items": num_items}
@@ -131,7 +132,7 @@ def _masks(groups: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
     return masks
 
 
-def _metrics(results: Results, masks: Masks, config: EvaluationConfig) -> dict[str, Any]:
+def _metrics(results: Results, own: Sequence[str], masks: Masks, config: EvaluationConfig) -> dict[str, Any]:
     content: dict[str, Any] = {}
     headline: Policy = "seen_removed" if config.exclude_seen else "seen_kept"
     for policy in sorted(POLICIES, key=lambda p: p != headline):
@@ -140,19 +141,19 @@ def _metrics(results: Results, masks: Masks, config: EvaluationConfig) -> dict[s
             for group, users in masks[part].items():
                 suffix = group if policy == headline else f"{group}_{policy}"
                 chosen = {name: result.of(users) for name, result in found.items()} if group else found
-                content |= {f"{name}{suffix}": value for name, value in _of_part(chosen, part, config).items()}
+                content |= {f"{name}{suffix}": value for name, value in _of_part(chosen, own, part, config).items()}
     return content
 
 
-def _of_part(results: Mapping[str, Evaluation], part: Part, config: EvaluationConfig) -> dict[str, Any]:
+def _of_part(results: Mapping[str, Evaluation], own: Sequence[str], part: Part, config: EvaluationConfig) -> dict[str, Any]:
     """Metrics of all systems on one part under one policy, and on test the uncertainty of the first one."""
     values = {name: result.metrics() for name, result in results.items()}
-    system, *variants = (name for name in values if name not in BASELINES)
+    system, *variants = own
     which = "" if part == "test" else "_validation"
     content: dict[str, Any] = {
         part: values[system],
         f"variants{which}": {name: values[name] for name in variants},
-        f"baselines{which}": {name: values[name] for name in BASELINES},
+        f"baselines{which}": {name: values[name] for name in values if name not in own},
     }
     return content | (_uncertainty(results, system, config) if part == "test" else {})
 
