@@ -10,10 +10,10 @@ STAMP := $(VENV)/.felid-setup
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint types format bench clean
+.PHONY: help setup demo test slow lint types format bench leaderboard clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 13
 
 setup: $(STAMP) ## virtual environment in .venv with everything that was tested together
 
@@ -51,6 +51,9 @@ format: setup ## put the code into ruff's form
 
 bench: setup ## speed against Hugging Face T5, as ratios
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+leaderboard: setup ## README's table and reports/leaderboard.md from the records
+	$(BIN)/python -m benchmarks.leaderboard
 
 clean: ## remove caches, not .venv and not runs
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -38,7 +38,6 @@ from benchmarks.runs import (
     made_with,
     minutes_of,
     output,
-    read_ranks,
     records,
     stage_folder,
     with_file,
@@ -48,6 +47,7 @@ from felid.artifacts import write_json
 from felid.data.histories import Group
 from felid.evaluation import compare_runs
 from felid.evaluation.comparison import Ranks
+from felid.evaluation.per_user import read_ranks
 from felid.evaluation.protocol import POLICIES, Policy
 
 WARM_USERS = 10_000

@@ -38,7 +38,6 @@ from benchmarks.runs import (
     made_with,
     minutes_of,
     output,
-    read_ranks,
     records,
     share_of,
     stage_folder,
@@ -49,6 +48,7 @@ from felid.artifacts import read_json, write_json
 from felid.data.histories import Group
 from felid.evaluation import compare_runs
 from felid.evaluation.comparison import Ranks
+from felid.evaluation.per_user import read_ranks
 from felid.evaluation.protocol import POLICIES
 
 SEEDS = {"run": (0, 1, 2), "quality": (0,), "refit": (0,), "ablation": (0,)}

@@ -17,9 +17,9 @@ from rich.table import Table
 
 import felid
 from benchmarks import search, training
-from benchmarks.machine import cpu, git
 from benchmarks.world import make_world
 from felid.artifacts import write_json
+from felid.machine import cpu, git
 from felid.training.loop import native_bf16
 
 BENCHMARKS = {"training": training.run, "search": search.run}

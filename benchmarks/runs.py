@@ -17,22 +17,27 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
 from pydantic import Field
 
-from benchmarks.machine import cpu, git
-from felid.artifacts import find_artifact, open_artifact, read_json, read_run, write_json
-from felid.config import Config, Tree, as_tree, load_tree, validate
+from felid.artifacts import open_artifact, read_json, read_run, write_json
+from felid.config import Config, Tree, as_tree, load_tree, merge, validate
 from felid.errors import FelidError
+from felid.evaluation.per_user import write_ranks
+from felid.machine import cpu, git
+from felid.records import parts_of, wall_minutes
 
 GRACE_SECONDS = 20.0
 """How long a process that is told to stop may take before it is killed."""
 LOG = "felid.log"
 """In a run folder: all that its commands printed."""
+BESIDE = ("popularity", "markov")
+"""The baselines of all evaluations here: SASRec, where it is held against others, is a system with trainings of its own."""
+_BESIDE = f"evaluation.baselines=[{','.join(BESIDE)}]"
 Record = dict[str, Any]
 T = TypeVar("T")
 
@@ -57,7 +62,7 @@ class System(Config):
         """All settings: records of a recipe that has changed since, here or in its defaults, have others."""
         from felid.recipe import load_recipe  # loads torch
 
-        return as_tree(load_recipe(self.recipe, self.overrides))
+        return as_tree(load_recipe(self.recipe, (_BESIDE, *self.overrides)))
 
 
 class Settings(Config):
@@ -90,7 +95,8 @@ def felid(stage: str, root: Path, recipe: str | Path, overrides: Sequence[str] =
         FailedError: it ended with an error.
     """
     root.mkdir(parents=True, exist_ok=True)
-    run([sys.executable, "-m", "felid", stage, str(root), *overrides, "--recipe", str(recipe)], root / LOG, threads)
+    command = [sys.executable, "-m", "felid", stage, str(root), _BESIDE, *overrides, "--recipe", str(recipe)]
+    run(command, root / LOG, threads)
 
 
 def run(command: Sequence[str], log: Path, threads: int = 1) -> None:
@@ -180,11 +186,11 @@ def records(path: Path) -> list[Record]:
 
 
 def as_read_today(tree: Tree) -> Tree:
-    """All settings of a recipe, with defaults for those that it had not yet; unchanged where it is no recipe any more."""
+    """All settings of a recipe, with what stood for those that it had not yet; unchanged where it is no recipe any more."""
     from felid.recipe import Recipe  # loads torch
 
     try:
-        return as_tree(validate(Recipe, tree))
+        return as_tree(validate(Recipe, merge({"evaluation": {"baselines": BESIDE}}, tree)))
     except FelidError:
         return tree
 
@@ -210,31 +216,10 @@ def keep(source: Path, out: Path, place: str) -> str:
 
 
 def keep_ranks(source: Path, out: Path, place: str) -> str:
-    """`keep` for the ranks of an evaluation: small, a row per user, and without the ids of its data."""
-    ranks, columns = pl.read_parquet(source), {}
-    for (system, part, policy), found in ranks.group_by("system", "part", "policy", maintain_order=True):
-        columns[f"{part}: group"] = found["group"].alias(f"{part}: group")  # the same users in the same order for every system
-        columns[f"{part}: {policy}: {system}"] = found["rank"].cast(pl.UInt16).alias(f"{part}: {policy}: {system}")
+    """`keep` for the ranks of an evaluation, without the ids of its data."""
     (out / place).parent.mkdir(parents=True, exist_ok=True)
-    length = max(
-        len(column) for column in columns.values()
-    )  # parts may have different users, those of the longest number the rows
-    table = pl.DataFrame([column.extend_constant(None, length - len(column)) for column in columns.values()])
-    table.write_parquet(out / place, compression="zstd", compression_level=19)
+    write_ranks(pl.read_parquet(source), out / place)
     return place
-
-
-def read_ranks(path: Path) -> pl.DataFrame:
-    """What `keep_ranks` wrote as `felid.evaluation.compare_runs` takes it; users are numbered, targets are not known."""
-    table, found = pl.read_parquet(path), []
-    for name in table.columns:
-        part, _, rest = name.partition(": ")
-        policy, _, system = rest.partition(": ")
-        if system:
-            labels = {"system": system, "part": part, "policy": policy, "target": 0}
-            rows = table.select(group=f"{part}: group", rank=pl.col(name).cast(pl.Int64)).with_row_index("user_id")
-            found.append(rows.drop_nulls().with_columns(pl.lit(value).alias(label) for label, value in labels.items()))
-    return pl.concat(found)
 
 
 def with_file(done: Sequence[Record], out: Path) -> list[Record]:
@@ -267,21 +252,6 @@ def stage_folder(root: Path, stage: str) -> Path:
 
 
 def minutes_of(root: Path) -> dict[str, float]:
-    """Wall minutes that each part of the last training in a run folder took when it was made, the warm-up and codes among them.
-
-    `warmup` and `train` are trainings with their validations, over all sittings; `fusion` is what the train stage did besides:
-    above all the choice of the weights of fused ranking. It is too small where that stage was interrupted.
-    """
-    stages = ("data", "embed", "tokenize")
-    seconds = {stage: open_artifact(stage_folder(root, stage)).manifest["wall_seconds"] for stage in stages}
-    inputs: Mapping[str, str] = open_artifact(stage_folder(root, "tokenize")).manifest["inputs"]
-    for name, part in (("codes", "quantize"), ("warmup", "warmup"), ("start", "start")):
-        if name in inputs:
-            made = find_artifact(root, part, inputs[name])
-            trained = part == "warmup"
-            seconds[part] = read_json(made.path / "progress.json")["seconds"] if trained else made.manifest["wall_seconds"]
-            inputs = {**inputs, **made.manifest["inputs"]}
-    train = open_artifact(stage_folder(root, "train"))
-    seconds["train"] = read_json(train.path / "progress.json")["seconds"]
-    seconds["fusion"] = max(0.0, train.manifest["wall_seconds"] - seconds["train"])
-    return {part: round(value / 60, 2) for part, value in seconds.items()}
+    """`felid.records.wall_minutes` of the last training in a run folder."""
+    stages = {stage: open_artifact(stage_folder(root, stage)) for stage in ("data", "embed", "tokenize", "train")}
+    return wall_minutes(parts_of(root, stages))

@@ -21,6 +21,7 @@ from benchmarks import cold, pace, recommenders, runs, sweep, tables, validate
 from felid.artifacts import write_json
 from felid.data.histories import EvaluationSet, Sequences
 from felid.evaluation import evaluate
+from felid.evaluation.per_user import read_ranks
 from felid.fusion import FusionChoice
 from felid.metrics import recall_per_user
 from felid.recipe import load_recipe
@@ -365,7 +366,7 @@ def write_ranks(path: Path, frame: pl.DataFrame) -> Path:
 def test_kept_ranks_are_those_of_the_evaluation_without_its_ids(tmp_path: Path) -> None:
     test = ranks({"lynx": drawn(0), "lynx, dense": drawn(1)}, cold=10)
     other = ranks({"lynx": drawn(2)}, part="validation").filter(pl.col("user_id") != pl.col("user_id").first())
-    kept = runs.read_ranks(write_ranks(tmp_path / "kept.parquet", pl.concat([test, other])))
+    kept = read_ranks(write_ranks(tmp_path / "kept.parquet", pl.concat([test, other])))
     for system, part, given in (("lynx", "test", test), ("lynx, dense", "test", test), ("lynx", "validation", other)):
         found, wanted = (one.filter(system=system, part=part, policy="seen_kept") for one in (kept, given))
         assert found["rank"].equals(wanted["rank"]) and found["group"].equals(wanted["group"])
@@ -503,7 +504,10 @@ def test_an_ablation_does_not_read_test_and_keeps_its_ranks(tmp_path: Path, monk
 
 def test_a_record_outlives_settings_that_are_newer_and_no_changed_one(tmp_path: Path) -> None:
     whole = runs.load_settings(SETTINGS).systems["lynx"].resolved
-    older = {**whole, "evaluation": {key: value for key, value in whole["evaluation"].items() if key != "variants"}}
+    older = {
+        **whole,
+        "evaluation": {key: value for key, value in whole["evaluation"].items() if key not in ("variants", "baselines")},
+    }
     changed = {**whole, "seed": 1}
     write_json(tmp_path / "runs.json", [{"resolved": tree} for tree in (older, changed, {"no": "recipe"})])
     found = [record["resolved"] for record in runs.records(tmp_path / "runs.json")]

@@ -246,6 +246,8 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
     metrics = read_json(tmp_path / "metrics.json")
     targets = split.evaluation("test").targets
     assert metrics["test_cold"]["num_users"] == split.held_out.test[targets].sum() > 0
+    checks = {row["name"]: row["status"] for row in metrics["checks"]}
+    assert {checks[name] for name in ("fitting", "choices", "training part", "held-out items in training")} == {"passed"}
     assert "random 10 % of the items" in metrics["policy"]["cold"]
     ranks = pl.read_parquet(open_artifact(tmp_path / read_run(tmp_path)["stages"]["evaluate"]).path / "ranks.parquet")
     assert set(ranks["group"]) == {"warm", "cold", "other"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +20,19 @@ import pytest
 from rich.console import Console
 
 import felid
-from felid.artifacts import lock, open_artifact, read_json
+from felid.artifacts import lock, open_artifact, read_json, write_json
 from felid.cli import main
 from felid.data.dataset import Dataset
 from felid.data.holdout import split_of
+from felid.errors import FelidWarning
+from felid.evaluation.audit import audit_run
+from felid.evaluation.audit.provenance import events_of
 from felid.fusion import FusionChoice
 from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
 from felid.ranking import SearchConfig
 from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
+from felid.recommender import best_checkpoint
 from felid.search.fused import Weights
 from tests.search.dumb import dumb_evidence
 
@@ -218,7 +223,7 @@ def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) ->
         [sys.executable, "-m", "felid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("train/.working-*/checkpoint-*")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(tmp_path.glob("train/.working-*/progress.json")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -402,6 +407,7 @@ def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> N
         (["model.kind=tiger", "search.mode=fused"], "ranks under generative, not fused"),
         (["model.kind=sasrec", "search.mode=hybrid"], "ranks under dense and fused, not hybrid"),
         (["model.dense_weight=0", "search.mode=dense"], "ranks under generative, not dense"),
+        (["search.mode=hybrid", "evaluation.ks=[10,21]"], "20 generated candidates for lists of 21"),
         (["collision={kind: none, allow_training: true}", "search.cold_share=0.1"], "semantic IDs that several items share"),
     ],
 )
@@ -659,3 +665,35 @@ def test_items_that_are_held_out_of_training_are_reported_alone(tmp_path: Path) 
     assert not catalogue.warm[split.held_out.either].any()
     with_them = read_json(next(tmp_path.glob("embed/*/manifest.json")))["inputs"]
     assert set(with_them) == {"data", "holdout"}
+
+
+# checks before an evaluation
+
+
+def test_an_evaluation_stores_its_checks_and_prints_them_in_one_line(run: Path) -> None:
+    checks = {row["name"]: row for row in read_json(run / "metrics.json")["checks"]}
+    assert len(checks) == 13 and not [name for name, row in checks.items() if row["status"] == "failed"]
+    known = ("training part", "choices", "fitting", "trie", "targets in training")
+    assert {checks[name]["status"] for name in known} == {"passed"}
+    printed = felid_command("evaluate", run).stdout.splitlines()
+    assert [line for line in printed if line.startswith("checks: ") and " passed" in line]
+
+
+def test_leaks_planted_in_a_run_are_found_and_warned_of(run: Path, tmp_path: Path) -> None:
+    """The checkpoint chosen on test targets, item vectors and a quantiser that learnt cold items."""
+    shutil.copytree(run, tmp_path / "run")
+    root, places = tmp_path / "run", read_json(run / "run.json")["stages"]
+    data = Dataset.load(root / places["data"])
+    split = split_of(data, small().holdout)
+    assert not split.warm_items(len(data.items)).all(), "the world needs a cold item"
+    np.save(root / places["train"] / "chosen_on_checkpoint.npy", events_of(split.evaluation("test"), split.sequences))
+    np.save(root / places["train"] / "item_vectors" / "known.npy", np.ones(len(data.items), bool))
+    manifest = read_json(root / places["tokenize"] / "manifest.json")
+    manifest["config"]["cold"]["quantizer_fit"] = "all"
+    write_json(root / places["tokenize"] / "manifest.json", manifest)
+    checkpoint = best_checkpoint(root / places["train"])
+    with pytest.warns(FelidWarning) as heard:
+        rows = audit_run(root, felid.Recommender.load(root), split, data, checkpoint, transductive=False)
+    failed = {row["name"] for row in rows if row["status"] == "failed"}
+    assert failed == {"choices", "held-out items in training", "fitting"}
+    assert all(any(f"the check of {name} failed" in str(one.message) for one in heard) for name in failed)

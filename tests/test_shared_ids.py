@@ -11,6 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from felid.evaluation import EvaluationConfig, evaluate_run
+from felid.evaluation.report import DataFacts
+from felid.evaluation.tables import aside_lines
 from felid.models import build_model
 from felid.models.base import Catalogue, Mode, TrainingItems
 from felid.ranking import SearchConfig, trie_of
@@ -144,3 +147,29 @@ def test_training_on_shared_ids_learns_the_right_id(tmp_path: Path) -> None:
     right = (ids.codes[best] == ids.codes[part.targets]).all(1)
     assert right.mean() > 0.9
     assert (best == part.targets).mean() < right.mean(), "no two items share an ID here"
+
+
+def test_the_semantic_id_level_stands_beside_the_item_level() -> None:
+    """There any item with the target's ID counts; all other figures are those without it."""
+    model, split, ids = recommender(num_beams=24), WORLD.split, shared_ids()
+    config = EvaluationConfig(ks=(1, 5), bootstrap=20)
+    facts = DataFacts(id_groups=ids.groups.group)
+    found = evaluate_run({"lynx": model}, split, ids.item_ids, config, facts=facts).metrics
+    plain = evaluate_run({"lynx": model}, split, ids.item_ids, config).metrics
+    assert found["test"] == plain["test"]
+    assert found["differences"] == plain["differences"]
+    assert "semantic_id_level" not in plain
+    part = split.evaluation("test")
+    for policy, key in ((True, "semantic_id_level"), (False, "semantic_id_level_seen_kept")):
+        lists = model.rank(part.histories, 5, policy)
+        hits = [
+            any((ids.codes[item] == ids.codes[target]).all() for item in row if item >= 0)
+            for row, target in zip(lists.tolist(), part.targets.tolist(), strict=True)
+        ]
+        assert found[key]["lynx"]["recall@5"] == pytest.approx(np.mean(hits))
+        assert found[key].keys() == {"lynx", "popularity", "markov"}
+    assert found["semantic_id_level"]["lynx"]["ndcg@5"] > found["test"]["ndcg@5"]
+    assert found["semantic_id_level"]["lynx"].keys() < found["test"].keys()
+    assert f"24 items share {len(set(ids.groups.group))} IDs" in found["policy"]["semantic IDs"]
+    (line,) = aside_lines(found)
+    assert f"recall@5 {found['semantic_id_level']['lynx']['recall@5']:.4f} ({found['test']['recall@5']:.4f} by item)" in line

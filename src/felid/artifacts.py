@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from felid import machine
 from felid.config import digest
 from felid.distributed import is_main, on_main
 from felid.errors import ArtifactError, FelidWarning
@@ -47,8 +48,8 @@ class Artifact:
 
     Attributes:
         path: the folder.
-        manifest: stage, key, digest (hex SHA-256 over the files), files, inputs, config, versions, wall_seconds, peak_rss_mib
-            (of the process so far).
+        manifest: stage, key, digest (hex SHA-256 over the files), files, inputs, config, versions, wall_seconds, cpu_seconds
+            (of the last sitting), peak_rss_mib (of the process so far), made_with (`felid.machine`).
     """
 
     path: Path
@@ -59,11 +60,16 @@ class Artifact:
         return str(self.manifest["digest"])
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically (a reader sees the old file or the new one, never a part)."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically (a reader sees the old file or the new one, never a part)."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, keys: tuple[str, ...] = ()) -> Any:
@@ -144,7 +150,7 @@ def build(
     found = on_main(lambda: _begin(path, fresh=fresh))
     if found is not None:
         return found, True
-    start = time.perf_counter()
+    start = time.perf_counter(), time.process_time()
     work(_working(path))
     made = {"format": FORMAT, "stage": stage, "key": key, "inputs": dict(inputs), "config": config}
     return on_main(lambda: _finish(path, made, start)), False
@@ -179,7 +185,7 @@ def _begin(path: Path, *, fresh: bool) -> Artifact | None:
     return None
 
 
-def _finish(path: Path, made: Mapping[str, Any], start: float) -> Artifact:
+def _finish(path: Path, made: Mapping[str, Any], start: tuple[float, float]) -> Artifact:
     """Write the manifest of a filled working folder, `made` and what the files are, and give the folder its name."""
     working, old = _working(path), path.with_name(f".old-{path.name}")
     files = {str(p.relative_to(working)): file_digest(p) for p in sorted(working.rglob("*")) if p.is_file()}
@@ -189,8 +195,10 @@ def _finish(path: Path, made: Mapping[str, Any], start: float) -> Artifact:
         "files": files,
         "bytes": {name: (working / name).stat().st_size for name in files},
         "versions": versions(),
-        "wall_seconds": round(time.perf_counter() - start, 3),
+        "wall_seconds": round(time.perf_counter() - start[0], 3),
+        "cpu_seconds": round(time.process_time() - start[1], 3),
         "peak_rss_mib": peak_rss_mib(),
+        "made_with": machine.made_with(),
     }
     write_json(working / MANIFEST, manifest)
     shutil.rmtree(old, ignore_errors=True)
@@ -226,7 +234,7 @@ def peak_rss_mib() -> int:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
-    for name in ("felid", "torch", "numpy", "polars", "scikit-learn", "scipy", "accelerate", "sentence-transformers"):
+    for name in ("felid", "torch", "numpy", "polars", "scikit-learn", "scipy", "implicit", "accelerate", "sentence-transformers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -17,6 +17,7 @@ from felid.data.histories import EvaluationSet, LeaveOneOut
 from felid.distributed import on_main
 from felid.errors import DataError, RecipeError, RequestError
 from felid.evaluation import evaluate
+from felid.evaluation.audit.provenance import Provenance
 from felid.evaluation.shared import SharedRanker
 from felid.fusion import FusionChoice, choose_fusion
 from felid.models import ModelConfig, build_model
@@ -65,7 +66,7 @@ class Fitting:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
 
         A model with a dense head leaves `item_vectors/` (see `save_item_vectors`), and, where `ranks` says that it is to rank
-        items, `search.json` (see `felid.fusion.FusionChoice`).
+        items, `search.json` (see `felid.fusion.FusionChoice`). All leave what they read (`felid.evaluation.audit.Provenance`).
 
         Raises:
             DataError: there is nothing to train on.
@@ -84,8 +85,11 @@ class Fitting:
         return model
 
     def _leave(self, folder: Path, model: Model, *, ranks: bool) -> None:
+        chosen_on = {"checkpoint": self.sample(self.training.validation_users)}
         if ranks and "fused" in model.modes:
             self._choose_weights(model).save(folder)
+            chosen_on["weights"] = self.sample(CHOICE_USERS)
+        Provenance.of(self.split, chosen_on).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)
         drop_states(folder, keep_last=self.training.keep_state)

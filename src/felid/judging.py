@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,19 @@ from rich.console import Console
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
 from felid.distributed import world
+from felid.errors import RequestError
 from felid.evaluation import EvaluationConfig, evaluate_run
 from felid.evaluation.loss import target_loss
 from felid.evaluation.names import liger_names
-from felid.evaluation.protocol import POLICIES
-from felid.evaluation.report import PARTS, Report
+from felid.evaluation.policies import reading_text, search_text, tie_text
+from felid.evaluation.protocol import POLICIES, Ranker
+from felid.evaluation.report import PARTS, DataFacts, Report
+from felid.evaluation.search_error import search_errors
 from felid.evaluation.shared import SharedRanker
+from felid.evaluation.slices import target_ages
+from felid.models.base import Mode
 from felid.progress import progress_bar
-from felid.ranking import ItemRanker
+from felid.ranking import ItemRanker, SearchConfig, mode_of
 from felid.recommender import Recommender
 from felid.tracking import Tracking
 
@@ -38,6 +43,7 @@ def judge(
     system: str,
     transductive: bool,
     console: Console,
+    baselines: Mapping[str, Ranker],
 ) -> Report:
     """Evaluate a recommender under each of its model's modes; the one that it recommends with comes first.
 
@@ -49,19 +55,30 @@ def judge(
         system: its name in tables and files; other modes are named after it.
         transductive: whether what is fitted on texts and vectors has seen the items without training interactions.
         console: where progress goes.
+        baselines: what stands beside it, by name; `, as tuned` is added to a name that a system has.
     """
+    check_candidates(recommender.model.modes, recommender.ranker.search, config)
     loss = target_loss(recommender, split, console) if config.loss else None
     rankers = _rankers(recommender, system + (", transductive" if transductive else ""), config.variants)
     targets = np.concatenate([split.evaluation(part).targets for part in PARTS])
     cold_targets = np.isin(np.arange(len(dataset.items)), targets) & ~recommender.ranker.catalogue.warm
     rankers |= _hybrids(rankers, config, cold_targets)
-    num_searches = sum(len(split.evaluation(part).targets) for part in PARTS) * len(POLICIES) * len(rankers) // world().size
-    with progress_bar(console, "evaluating", total=num_searches, unit="users") as bar:
+    num_searches = sum(len(split.evaluation(part).targets) for part in PARTS) * len(POLICIES) // world().size
+    num_models = len(rankers) + sum(isinstance(one, ItemRanker) for one in baselines.values())
+    with progress_bar(console, "evaluating", total=num_searches * num_models, unit="users") as bar:
         counted = {name: SharedRanker(ranker, bar.advance) for name, ranker in rankers.items()}
-        report = evaluate_run(counted, split, dataset.item_ids, config, order_rule=dataset.order_rule)
+        beside = _beside(baselines, rankers, bar.advance)
+        shared = recommender.ids.groups.group if recommender.ids.shared else None
+        facts = DataFacts(dataset.order_rule, shared, recommender.embeddings, target_ages(dataset, split))
+        report = evaluate_run(counted, split, dataset.item_ids, config, baselines=beside, facts=facts)
     cold = np.flatnonzero(~split.warm_items(len(dataset.items)))
+    report.metrics["search_error"] = search_errors(rankers, split.evaluation("test"), config, console)
     report.metrics["systems"] = {name: _described(name, ranker) for name, ranker in rankers.items()}
-    policy = report.metrics["policy"]
+    policy, lengths = report.metrics["policy"], split.evaluation("test").histories.lengths
+    policy["ties"] = tie_text(rankers)
+    policy["history"] += f"; {reading_text(rankers, lengths)}"
+    policy["search"] = search_text(rankers, max(config.ks))
+    policy |= {"data": "; ".join(dataset.notes)} if dataset.notes else {}
     policy["candidates"] += "".join(_never(name, ranker, cold) for name, ranker in rankers.items())
     policy["tokenizer"] = (
         f"transductive: fitted on all items, among them {len(cold):,} items without training interactions"
@@ -88,6 +105,32 @@ def judge(
     return report
 
 
+def check_candidates(modes: tuple[Mode, ...], search: SearchConfig, config: EvaluationConfig) -> None:
+    """Refuse, before any work, a hybrid search that generates fewer candidates than the longest list has places.
+
+    The other searches are made as wide as the list is long. A hybrid one is not: its number of candidates is what LIGER's results
+    are reported for, and beyond them only cold items could fill a list.
+
+    Args:
+        modes: of the model.
+        search: settings of the search.
+        config: what is reported.
+
+    Raises:
+        RequestError: `search.hybrid_candidates` or one of `evaluation.hybrid_candidates` is too small, or the model does not rank
+            under `search.mode`.
+    """
+    own, k = mode_of(modes, search.mode), max(config.ks)
+    if "hybrid" not in ((own, *modes) if config.variants else (own,)):
+        return
+    for name, counts in (("search", (search.hybrid_candidates,)), ("evaluation", config.hybrid_candidates)):
+        if min(counts, default=k) < k:
+            raise RequestError(
+                f"{name}.hybrid_candidates has {min(counts)} generated candidates for lists of {k} (evaluation.ks), expected at "
+                f"least {k}; raise it, or judge lists of at most {min(counts)}"
+            )
+
+
 def track(report: Report, tracking: Tracking, name: str, key: str, checkpoint: str) -> None:
     """Tell trackers the metrics of all systems, such as `test/recall@10`, at the step of the checkpoint that was evaluated.
 
@@ -109,6 +152,14 @@ def _rankers(recommender: Recommender, system: str, variants: bool) -> dict[str,
     modes = (own.mode, *(mode for mode in recommender.model.modes if variants and mode != own.mode))
     rankers = (own if mode == own.mode else recommender.in_mode(mode).ranker for mode in modes)
     return dict(zip((system if mode == plain else f"{system}, {mode}" for mode in modes), rankers, strict=True))
+
+
+def _beside(baselines: Mapping[str, Ranker], taken: Collection[str], done: Callable[[int], None]) -> dict[str, Ranker]:
+    """The baselines under names that are not taken; of those that are models the searches are shared out among processes."""
+    return {
+        f"{name}, as tuned" if name in taken else name: SharedRanker(one, done) if isinstance(one, ItemRanker) else one
+        for name, one in baselines.items()
+    }
 
 
 def _hybrids(

@@ -33,8 +33,10 @@ def ranks_of(targets: NDArray[np.int64], recommended: NDArray[np.int64]) -> Rank
         )
     if not recommended.shape[1]:
         return np.zeros(len(targets), np.int64)
-    hits = (recommended == targets[:, None]) & (targets >= 0)[:, None]
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.int64)
+    hits = recommended == targets[:, None]
+    places = hits.argmax(axis=1)
+    found = hits[np.arange(len(targets)), places] & (targets >= 0)
+    return np.where(found, places + 1, 0).astype(np.int64)
 
 
 def recall_per_user(ranks: Ranks, k: int) -> Values:

@@ -9,9 +9,8 @@ embed again, and a second run of an unchanged recipe does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +18,36 @@ from rich.console import Console
 
 from felid import artifacts
 from felid.artifacts import Artifact, read_json, write_json
-from felid.config import as_tree, digest
+from felid.config import as_tree
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
 from felid.data.holdout import split_of
-from felid.data.sources import fingerprint, load_dataset
-from felid.data.split import LAST_TWO
+from felid.data.sources import load_dataset
 from felid.distributed import on_main
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
-from felid.embedding import fingerprint as embedding_fingerprint
-from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
 from felid.evaluation import print_metrics
+from felid.evaluation.audit import audit_run
 from felid.evaluation.protocol import check_request
 from felid.fitting import Fitting
-from felid.judging import judge, track
+from felid.judging import check_candidates, judge, track
+from felid.keys import STAGES, Stage, StageKeys
+from felid.models import ModelConfig
 from felid.models.base import Catalogue
+from felid.models.sasrec import SASRecConfig
 from felid.progress import plain_console, progress_bar, stage_line
 from felid.quantize import NoCollisionConfig
-from felid.ranking import check_cold_share, mode_of
-from felid.recipe import Recipe
+from felid.ranking import check_cold_share
+from felid.recipe import Recipe, load_recipe
 from felid.recommender import Recommender, best_checkpoint
 from felid.semantic_ids import SemanticIds
+from felid.standing import SASRecTraining, Standing, ranks_plainly
 from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
 from felid.tracking import Tracking
-from felid.warmup import WarmupConfig
+from felid.training import TrainingConfig
 
-Stage = Literal["data", "embed", "tokenize", "train", "evaluate"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+__all__ = ["STAGES", "TOGETHER", "Pipeline", "Stage"]
 TOGETHER: tuple[Stage, ...] = ("train", "evaluate")
 """What all processes do together."""
 
@@ -76,6 +76,7 @@ class Pipeline:
         self.console = console or plain_console(quiet=True)
         self.tracking = Tracking(recipe.tracking.model_copy(update={"to": recipe.trackers}), root)
         self.done: dict[Stage, Artifact] = {}
+        self.keys = StageKeys(recipe, dataset, checkpoint)
         self.tokenizing = TokenizeSettings.model_validate({name: getattr(recipe, name) for name in TokenizeSettings.model_fields})
 
     def run(self, until: Stage = "evaluate", *, fresh: Collection[Stage] = ()) -> Path:
@@ -105,7 +106,7 @@ class Pipeline:
 
     def _check_search(self) -> None:
         """Refuse, before anything is trained, a search that its model or its IDs will not do."""
-        mode_of(self.recipe.model.modes, self.recipe.search.mode)
+        check_candidates(self.recipe.model.modes, self.recipe.search, self.recipe.evaluation)
         check_cold_share(self.recipe.search, ids=True, shared=isinstance(self.recipe.collision, NoCollisionConfig))
 
     def make_start(self) -> Path:
@@ -119,7 +120,7 @@ class Pipeline:
             raise RecipeError(f"{text}; it needs quantizer.kind=rqvae with quantizer.start=kmeans")
         self.run("embed")
         with artifacts.lock(self.root):
-            start = self._tokenizer(self._inputs("tokenize")).start
+            start = self._tokenizer(self.keys.inputs("tokenize", self.done)).start
         assert start is not None
         return start.path
 
@@ -147,11 +148,14 @@ class Pipeline:
         }
 
         def make() -> tuple[Artifact, bool]:
-            inputs = self._inputs(stage)
+            inputs = self.keys.inputs(stage, self.done)
             if stage == "tokenize":
                 self.tokenizer = self._tokenizer(inputs, fresh)
                 inputs |= {"codes": self.tokenizer.codes.digest, **self.tokenizer.made_by}
-            return artifacts.build(self.root, stage, self._settings(stage), inputs, work[stage], fresh=fresh)
+            if stage == "evaluate":
+                self.standing = self._standing(fresh)
+                inputs |= self.standing.made_by
+            return artifacts.build(self.root, stage, self.keys.settings(stage), inputs, work[stage], fresh=fresh)
 
         self.done[stage], reused = make() if stage in TOGETHER else on_main(make)
         on_main(lambda: self._note(stage, reused=reused))
@@ -169,54 +173,6 @@ class Pipeline:
             self._commit()
         seconds = None if reused else artifact.manifest["wall_seconds"]
         self.console.print(stage_line(stage, seconds, artifact.path), soft_wrap=True)
-
-    def _settings(self, stage: Stage) -> dict[str, Any]:
-        """The part of the recipe that a stage depends on."""
-        tree = as_tree(self.recipe) | {"holdout": as_tree(self.recipe.holdout.effective)}
-        sections: dict[Stage, tuple[str, ...]] = {
-            "data": ("dataset", "filter") if self.given is None else (),
-            "embed": ("embedding",) if isinstance(self.recipe.embedding, PrecomputedConfig) else ("text", "embedding"),
-            "tokenize": tuple(TokenizeSettings.model_fields),
-            "train": ("model", "training", "seed"),
-            "evaluate": ("search", "evaluation", "cold", "holdout"),
-        }
-        settings = {name: tree[name] for name in sections[stage]}
-        if stage == "tokenize":
-            settings["collision"] = {key: value for key, value in tree["collision"].items() if key != "allow_training"}
-            if self._takes_out:
-                settings["holdout"] = tree["holdout"]
-            if self.recipe.split != LAST_TWO:
-                settings["split"] = tree["split"]
-        if stage == "evaluate" and self.checkpoint is not None:
-            settings["checkpoint"] = self.checkpoint
-        if stage == "embed" and isinstance(self.recipe.embedding, LsaConfig):
-            settings["cold"] = tree["cold"]
-        return {**settings, "exclude_seen": self.recipe.evaluation.exclude_seen} if stage == "train" else settings
-
-    def _inputs(self, stage: Stage) -> dict[str, str]:
-        """Digests of everything that a stage reads."""
-        inputs = {name: artifact.digest for name, artifact in self.done.items()} | self._files(stage)
-        reads_split = stage in ("tokenize", "train") or (stage == "embed" and isinstance(self.recipe.embedding, LsaConfig))
-        warms_up = stage == "tokenize" and isinstance(self.recipe.collaborative, WarmupConfig)
-        chooses = stage == "train" or warms_up  # validates, which leaves out targets that are kept for the test
-        if chooses or (reads_split and self._takes_out):
-            inputs["holdout"] = digest(as_tree(self.recipe.holdout.effective))
-        if self.recipe.split != LAST_TWO and (reads_split or stage == "evaluate"):
-            inputs["split"] = digest(as_tree(self.recipe.split))
-        return inputs
-
-    @property
-    def _takes_out(self) -> bool:
-        """Whether the training part lacks interactions with items that are held out."""
-        return self.recipe.holdout.rule != "natural"
-
-    def _files(self, stage: Stage) -> dict[str, str]:
-        """Digests of what a stage reads from outside the run folder."""
-        if stage == "data":
-            return {"dataset": self.given.digest()} if self.given is not None else fingerprint(self.recipe.dataset)
-        if stage == "tokenize" and isinstance(self.recipe.collaborative, PrecomputedConfig):
-            return embedding_fingerprint(self.recipe.collaborative)
-        return embedding_fingerprint(self.recipe.embedding) if stage == "embed" else {}
 
     # what the stages read, loaded once
 
@@ -245,6 +201,24 @@ class Pipeline:
         material = Material(self.tokenizing, text, self.split, self.dataset.item_ids)
         return TokenizeStage(material, self.root, inputs, self.recipe.evaluation.exclude_seen, self.console, fresh, self.tracking)
 
+    def _standing(self, fresh: bool) -> Standing:
+        """The baselines; a SASRec for them is trained where this is the first to ask for it."""
+        recipe, tuned = self.recipe, load_recipe("sasrec")
+        assert isinstance(tuned.model, SASRecConfig)
+        own = self.done["train"].path if (recipe.model, recipe.training) == (tuned.model, tuned.training) else None
+        settings = SASRecTraining(
+            model=tuned.model, training=tuned.training, seed=recipe.seed, exclude_seen=recipe.evaluation.exclude_seen
+        )
+        inputs = self.keys.inputs("train", {"data": self.done["data"]})
+        fitting, cold = partial(self._fitting, tuned.model, tuned.training), not self.warm.all()
+        return Standing(recipe.evaluation.baselines, settings, fitting, self.root, inputs, own, cold, self.console, fresh)
+
+    def _fitting(self, model: ModelConfig, training: TrainingConfig, ids: SemanticIds | None = None) -> Fitting:
+        recipe = self.recipe
+        catalogue = Catalogue(self.embeddings, self.warm, ids, self.split.item_counts(len(self.warm)))
+        exclude_seen, item_ids = recipe.evaluation.exclude_seen, self.dataset.item_ids
+        return Fitting(model, training, recipe.seed, exclude_seen, catalogue, self.split, self.console, item_ids, self.tracking)
+
     # the stages
 
     def _data(self, folder: Path) -> None:
@@ -271,22 +245,26 @@ class Pipeline:
         self._say(f"{ids.num_items:,} items, {distinct:,} distinct codes before collisions were resolved, sizes {ids.sizes}")
 
     def _train(self, folder: Path) -> None:
-        recipe, counts = self.recipe, self.split.item_counts(len(self.warm))
-        catalogue = Catalogue(self.embeddings, self.warm, self.ids, counts)
-        training = recipe.model, recipe.training, recipe.seed, recipe.evaluation.exclude_seen
-        Fitting(*training, catalogue, self.split, self.console, self.dataset.item_ids, self.tracking).fit(folder)
+        self._fitting(self.recipe.model, self.recipe.training, self.ids).fit(folder)
 
     def _evaluate(self, folder: Path) -> None:
         checkpoint = self.checkpoint or best_checkpoint(self.done["train"].path)
+        plain = self.checkpoint is None and ranks_plainly(self.recipe.search)
+        recommender = Recommender.load(self.root, search=self.recipe.search, checkpoint=checkpoint)
+        transductive = self.recipe.cold.quantizer_fit == "all"
+        made = self.root, recommender, self.split, self.dataset, checkpoint
+        checks = on_main(lambda: audit_run(*made, transductive=transductive))
         report = judge(
-            Recommender.load(self.root, search=self.recipe.search, checkpoint=checkpoint),
+            recommender,
             self.split,
             self.dataset,
             self.recipe.evaluation,
             system=self.recipe.model.kind,
-            transductive=self.recipe.cold.quantizer_fit == "all",
+            transductive=transductive,
             console=self.console,
+            baselines=self.standing.rankers(shown=self.standing.own is not None and plain),
         )
+        report.metrics["checks"] = checks
         report.metrics["policy"] |= {} if self.checkpoint is None else {"checkpoint": f"{checkpoint}, asked for by name"}
         on_main(lambda: report.save(folder))
         track(report, self.tracking, f"{self.recipe.model.kind}-evaluation", self.done["train"].path.name, checkpoint)

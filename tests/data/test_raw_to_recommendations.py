@@ -21,7 +21,7 @@ SMALL = {
     "quantizer": {"kind": "rkmeans", "sizes": [4, 4]},
     "model": {"kind": "lynx", "width": 16, "heads": 2, "feed_forward": 32},
     "training": {"epochs": 1},
-    "evaluation": {"ks": [5], "bootstrap": 20},
+    "evaluation": {"ks": [5], "bootstrap": 20, "baselines": ["popularity", "markov"]},
     "search": {"num_beams": 10, "candidates": 10},
 }
 

@@ -106,6 +106,8 @@ def test_who_took_nothing_before_or_after_a_moment_is_not_evaluated_there() -> N
     assert split.evaluation("test").histories.user_ids.tolist() == [0, 1, 4]
     assert split.evaluated.tolist() == [0, 1, 4]
     assert split.train().lengths.tolist() == [1, 0, 0, 2, 1]
+    moment = split.cuts.rule.rpartition("one from ")[2].removesuffix(" on the test target")
+    assert split.left_out == {f"no interaction before {moment}": 1, f"no interaction from {moment} on": 1}
 
 
 def test_shares_put_the_latest_interactions_after_the_moments() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from felid.data.histories import EvaluationSet, Sequences
 from felid.errors import RequestError
+from felid.evaluation.lists import ItemFacts
 from felid.evaluation.protocol import EvaluationConfig, evaluate
 from felid.testing import check_ranker, toy_world
 
@@ -87,6 +88,31 @@ def test_a_system_that_keeps_seen_items_when_told_to_remove_them_is_found_out() 
 def test_impossible_lists_are_refused(lists: np.ndarray, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         evaluate(Fixed(lists), EVAL_SET, (2,), exclude_seen=False, num_items=6)
+
+
+@dataclass
+class Choosy(Fixed):
+    """Knows that it never recommends item 5."""
+
+    def recommendable(self) -> np.ndarray:
+        return np.arange(6) != 5
+
+
+def test_an_item_that_the_system_rules_out_is_refused() -> None:
+    """Item 5 stands in two lists of four places, and in none of two."""
+    with pytest.raises(RequestError, match="2 of 12 places hold items that the system says it cannot list, expected none"):
+        evaluate(Choosy(LISTS), EVAL_SET, (4,), exclude_seen=False, num_items=6)
+    facts = ItemFacts(np.arange(6))
+    assert evaluate(Choosy(LISTS), EVAL_SET, (2,), exclude_seen=False, num_items=6, facts=facts).lists["invalid@2"] == 0
+
+
+def test_lists_are_judged_where_facts_are_given() -> None:
+    facts = ItemFacts(np.array([1, 2, 3, 4, 5, 6]))
+    found = evaluate(Fixed(LISTS), EVAL_SET, (2, 4), exclude_seen=False, num_items=6, facts=facts)
+    assert found.lists["average_popularity@2"] == pytest.approx(np.mean([3.5, 2.5, 2.5]))
+    assert found.lists["empty@4"] == pytest.approx(1 / 12)
+    assert found.of(np.array([True, False, True])).lists == {}
+    assert evaluate(Fixed(LISTS), EVAL_SET, (2,), exclude_seen=False, num_items=6).lists == {}
 
 
 def test_empty_places_are_no_duplicates() -> None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from felid.data.histories import HeldOut, LeaveOneOut, Sequences
 from felid.errors import RequestError
 from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, print_metrics
+from felid.evaluation.lists import diversity_at_k, gini_at_k
+from felid.evaluation.report import DataFacts
 from felid.metrics import ndcg_at_k, recall_per_user
 from felid.testing import toy_world
 from tests.evaluation.dumb import paired_difference
@@ -23,7 +25,8 @@ CONFIG = EvaluationConfig(ks=(5, 10), bootstrap=200)
 @pytest.fixture(scope="module")
 def report() -> Report:
     world = toy_world()
-    return evaluate_run({"lynx": Markov.fit(world.split.train(), 24)}, world.split, ITEM_IDS, CONFIG, order_rule="by position")
+    facts = DataFacts(order_rule="by position", vectors=world.vectors, target_ages=np.arange(96) * 86_400.0)
+    return evaluate_run({"lynx": Markov.fit(world.split.train(), 24)}, world.split, ITEM_IDS, CONFIG, facts=facts)
 
 
 def test_metrics_have_the_agreed_shape(report: Report) -> None:
@@ -198,6 +201,7 @@ def printed(metrics: dict, width: int = 120) -> str:
 
 def test_the_console_shows_systems_policies_and_differences(report: Report) -> None:
     text = printed(report.metrics)
+    assert "; nobody left out" in text
     for words in (
         *("recall@5", "ndcg@10", "coverage@10", "popularity", "markov", "removed", "kept", "validation"),
         *("candidates: all 24 items", "ties:", "the test history includes the validation item", "order: by position"),
@@ -206,7 +210,60 @@ def test_the_console_shows_systems_policies_and_differences(report: Report) -> N
     ):
         assert words in text
     firsts = [line.split()[0] for line in text.splitlines() if line.strip()]
-    assert [name for name in firsts if name.startswith(("lynx", "pop", "mark"))] == ["lynx", "popularity", "markov", "lynx,"] * 2
+    systems = ["lynx", "popularity", "markov"]
+    wanted = [*systems, "lynx,", *systems, "lynx,", *systems]  # both policies, then what the lists say
+    assert [name for name in firsts if name.startswith(("lynx", "pop", "mark"))] == wanted
+
+
+def test_the_lists_of_every_system_are_judged_besides_hits(report: Report) -> None:
+    world = toy_world()
+    part, train = world.split.evaluation("test"), world.split.train()
+    for name, system in {"lynx": Markov.fit(train, 24), "popularity": Popularity.fit(train, 24)}.items():
+        lists, found = system.rank(part.histories, 10, True), report.metrics["lists"][name]
+        assert found["gini@5"] == gini_at_k(lists, 24, 5)
+        assert found["diversity@10"] == diversity_at_k(lists, world.vectors, 10)
+        assert (found["invalid@10"], found["empty@10"]) == (0, 0)
+    assert report.metrics["lists"]["lynx"]["coverage@10"] == report.metrics["test"]["coverage@10"]
+    assert report.metrics["lists"]["popularity"]["gini@5"] > report.metrics["lists"]["lynx"]["gini@5"]
+    assert list(report.metrics["lists"]) == ["lynx", "popularity", "markov"]
+    head, *rows = [line.split() for line in printed(report.metrics).split("lists of 10")[1].splitlines()]
+    assert head == ["gini", "popularity", "novelty", "diversity", "invalid", "empty"]
+    assert rows[1][0] == "lynx" and rows[1][-2:] == ["0.0000", "0.0000"]
+
+
+def test_the_users_are_sliced_by_target_and_history(report: Report) -> None:
+    slices = report.metrics["slices"]
+    assert set(slices) == {"popularity", "history_length", "item_age"}  # all targets are warm
+    for entries in slices.values():
+        assert sum(entry["num_users"] for entry in entries) == 96
+        mean = sum(entry["num_users"] * entry["systems"]["popularity"]["ndcg@10"]["value"] for entry in entries) / 96
+        assert mean == pytest.approx(report.metrics["baselines"]["popularity"]["ndcg@10"])
+    assert [entry["num_users"] for entry in slices["item_age"]] == [1, 6, 23, 60, 6]
+
+
+def test_slices_follow_warm_and_cold_targets(cold_report: Report) -> None:
+    slices = cold_report.metrics["slices"]
+    assert {entry["group"]: entry["num_users"] for entry in slices["warm_cold"]} == {"warm": 1, "cold": 2, "other": 2}
+    values = {entry["group"]: entry["systems"]["lynx"]["recall@3"]["value"] for entry in slices["warm_cold"]}
+    assert values["cold"] == cold_report.metrics["test_cold"]["recall@3"]
+    assert {entry["group"] for entry in slices["popularity"]} > {"cold"}
+    assert "item_age" not in slices and "no timestamps" in cold_report.metrics["policy"]["slices"]
+    assert "diversity@3" not in cold_report.metrics["lists"]["lynx"]
+
+
+def test_users_without_a_test_target_are_counted_with_the_reason() -> None:
+    rows = [np.array([0, 1, 2, 0]), np.array([3, 4, 5]), np.array([1, 2]), np.array([4])]
+    split = LeaveOneOut(Sequences.from_lists(np.arange(4), rows))
+    popularity, config = Popularity.fit(split.train(), 6), EvaluationConfig(ks=(2,), bootstrap=10)
+    metrics = evaluate_run({"lynx": popularity}, split, np.arange(6), config).metrics
+    assert metrics["users"] == {"total": 4, "left_out": {"fewer than three interactions": 2}, "validation": 2, "test": 2}
+    assert "in the history; left out of 4: 2 with fewer than three interactions" in printed(metrics)
+
+
+def test_metrics_of_earlier_versions_are_printed(report: Report) -> None:
+    old = {name: value for name, value in report.metrics.items() if name not in ("lists", "slices", "users")}
+    text = printed(old)
+    assert "lists of" not in text and "96 evaluated, 0 with a test item that is already in the history\n" in text
 
 
 def test_a_narrow_console_cuts_no_number(report: Report) -> None:

@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from felid.errors import RequestError
 from felid.evaluation import statistics
-from felid.evaluation.statistics import Difference, bootstrap_ci, bootstrap_means, pooled_difference
+from felid.evaluation.statistics import (
+    Difference,
+    bootstrap_ci,
+    bootstrap_means,
+    pooled_difference,
+    retrained_difference,
+)
 
 
 def test_resampled_means_equal_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +86,11 @@ def test_the_sentence_claims_what_the_interval_allows(low: float, high: float, s
     assert "\n" not in sentence
 
 
+def test_the_sentence_claims_nothing_that_a_test_does_not_allow() -> None:
+    sentence = Difference(0.01, 0.001, 0.019, 0.95, 100).sentence("a", "b", "ndcg@5", claimed=False)
+    assert sentence == "ndcg@5: no difference between a and b can be claimed, +0.0100 (95 % CI +0.0010 to +0.0190, 100 users)"
+
+
 def test_a_system_compared_with_itself_allows_no_claim() -> None:
     values = np.random.default_rng(0).random(40)
     assert "no difference" in pooled_difference(values, values, np.arange(40)).sentence("a", "b", "ndcg@5")
@@ -91,3 +103,71 @@ def test_bad_requests_are_refused() -> None:
         pooled_difference(np.ones(3), np.ones(4), np.arange(3))
     with pytest.raises(RequestError, match="confidence level is 95"):
         bootstrap_ci(np.ones(3), level=95)
+
+
+def retrained(a: np.ndarray, b: np.ndarray, *, paired: bool, draws: int = 2000) -> Difference:
+    means = bootstrap_means(np.concatenate([a, b]).T, draws)
+    return retrained_difference(a, b, (means[:, : len(a)], means[:, len(a) :]), paired=paired)
+
+
+def over_users(means: list[float]) -> np.ndarray:
+    """Trainings that do the same for each of 50 users: nothing depends on who is drawn."""
+    return np.tile(np.array(means)[:, None], 50)
+
+
+A, B = [0.31, 0.35, 0.30, 0.36], [0.30, 0.29, 0.33]
+
+
+def test_without_variance_between_users_it_is_the_t_interval_of_the_seeds() -> None:
+    found = retrained(over_users(A), over_users(B), paired=False, draws=20_000)
+    expected = stats.ttest_ind(A, B, equal_var=False).confidence_interval()
+    assert found.mean == pytest.approx(np.mean(A) - np.mean(B))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05 * (expected.high - expected.low))
+    paired, expected = retrained(over_users(A[:3]), over_users(B), paired=True, draws=20_000), stats.ttest_rel(A[:3], B)
+    low, high = expected.confidence_interval()
+    assert (paired.low, paired.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_a_side_of_one_row_does_not_vary() -> None:
+    found, expected = retrained(over_users(A), over_users([0.3]), paired=False, draws=20_000), stats.ttest_1samp(A, 0.3)
+    low, high = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((low - 0.3, high - 0.3), abs=0.05 * (high - low))
+
+
+def test_without_variance_between_seeds_it_is_the_normal_interval_over_users() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(400), rng.random(400)
+    found = retrained(np.tile(a, (3, 1)), np.tile(b, (3, 1)), paired=True)
+    half = 1.96 * (a - b).std() / 20
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
+
+
+def test_pairing_by_seed_takes_out_what_seeds_share() -> None:
+    rng = np.random.default_rng(0)
+    shared, users = rng.normal(0, 0.1, (4, 1)), rng.random(200)
+    a, b = (users + shared + rng.normal(0, 0.001, (4, 200)) for _ in range(2))
+    paired, apart = (retrained(a, b, paired=paired) for paired in (True, False))
+    assert paired.high - paired.low < (apart.high - apart.low) / 20
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_it_covers_the_truth_of_new_trainings_and_the_interval_over_users_does_not(seeds: int) -> None:
+    """200 simulated comparisons without a difference, where users, seeds and both together matter."""
+    rng, covered, by_users = np.random.default_rng(seeds), 0, 0
+    for _ in range(200):
+        users, shape = rng.normal(0, 0.5, 100), (seeds, 1)
+        a, b = (rng.normal(0, 0.1, shape) + rng.normal(0, 1, (seeds, 100)) + scale * users for scale in (1, 0))
+        found = retrained(a, b, paired=False, draws=200)
+        covered += found.low <= 0 <= found.high
+        gap = a.mean(axis=0) - b.mean(axis=0)
+        by_users += abs(gap.mean()) <= 1.96 * gap.std() / 10
+    assert covered / 200 >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / 200)
+    assert by_users < covered - 20
+
+
+def test_trainings_that_cannot_vary_or_be_paired_are_refused() -> None:
+    one, two = np.ones((1, 5)), np.ones((2, 5))
+    with pytest.raises(RequestError, match="1 trainings against 1"):
+        retrained(one, one, paired=False)
+    with pytest.raises(RequestError, match="2 trainings against 1"):
+        retrained(two, one, paired=True)

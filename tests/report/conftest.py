@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+from playwright.sync_api import Browser
 
 from felid.data.dataset import Dataset
 from felid.pipeline import Pipeline
 from felid.recipe import resolve
+from tests.report.browsing import chromium
 
 EVIL = (
     "</script><script>window.broken = 1</script>",
@@ -47,3 +51,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def transductive_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tokenized(tmp_path_factory.mktemp("report") / "shop", "cold.quantizer_fit=all")
+
+
+SMALL = (
+    *("model.width=16", "model.heads=2", "model.feed_forward=32", "training.epochs=2"),
+    *("search.num_beams=20", "search.candidates=20", "holdout.rule=random", "holdout.share=0.1"),
+    *("evaluation.ks=[3,10]", "evaluation.bootstrap=100", "evaluation.search_error_users=5"),
+    "evaluation.baselines=[popularity,markov]",
+)
+
+
+def evaluated(root: Path, *overrides: str) -> Path:
+    codes = ("quantizer.sizes=[8,6,4]", "embedding.dim=12", "collision.max_size=180")
+    Pipeline(resolve({}, [*codes, *SMALL, *overrides]), root, dataset=dataset()).run()
+    return root
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """lynx, whose test part has cold targets."""
+    return evaluated(tmp_path_factory.mktemp("report") / "small")
+
+
+@pytest.fixture(scope="session")
+def other_run(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sasrec on the same data and split."""
+    root = tmp_path_factory.mktemp("report") / "other"
+    shutil.copytree(evaluated_run, root)
+    return evaluated(root, "model.kind=sasrec")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened

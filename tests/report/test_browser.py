@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from felid.report.measure import measure
 from felid.report.subject import subject_of_run
 from felid.report.tokenizer import page_of
 from felid.report.verdicts import verdicts
+from tests.report.browsing import opened
 
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-expect.set_options(timeout=30_000)  # drawing takes its time on a busy machine
 KEYS = ("tree", "usage", "neighbours", "categories", "stability", "losses", "utilisation")
 TEN_EPOCHS = tuple(
     {"epoch": epoch, "loss": 1 / epoch, "reconstruction": 0.5 / epoch, "utilisation": [1.0, 0.9, 0.5]} for epoch in range(1, 11)
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if found is None:
-        remedy = "no Chromium is installed; on Debian run `apt-get install chromium`"
-        if os.environ.get("FELID_REQUIRE_BROWSER") == "1":
-            pytest.fail(remedy)
-        pytest.skip(remedy)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +28,6 @@ def file(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "tokenizer.html"
     path.write_text(page_of(subject, report, verdicts(report)), encoding="utf-8")
     return path
-
-
-@contextmanager
-def opened(browser: Browser, file: Path, width: int = 1200, scheme: str = "light") -> Iterator[Page]:
-    """The page once its figures are drawn; afterwards nothing must have gone wrong or have been asked for."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    faults: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(file.as_uri())
-    page.wait_for_selector("html[data-ready=true]", timeout=60_000)
-    yield page
-    assert faults == []
-    assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
-    assert page.evaluate("window.broken") is None  # no title was run
-    page.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
@@ -23,41 +22,14 @@ from felid.quantize.health import HealthReport, LevelHealth, code_health
 from felid.quantize.resolve import NearestFreeConfig, resolve_collisions
 from felid.quantize.rkmeans import RKMeans
 from felid.report import measure as measure_module
-from felid.report import page as page_module
 from felid.report import subject as subject_module
+from felid.report import tokenizer_page as page_module
 from felid.report.measure import categories_of, measure
 from felid.report.subject import Subject, subject_of_file, subject_of_run
 from felid.report.tokenizer import page_of, report_tokenizer
 from felid.report.tree import ROOT, code_tree
 from felid.report.verdicts import level_rows, summary, verdicts
-
-
-class Scripts(HTMLParser):
-    """The text of each script element, as a browser separates them, and every address that a page would load."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.loaded: list[str] = []
-        self.inside = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.inside = tag == "script"
-        if self.inside:
-            self.scripts.append((dict(attrs), ""))
-        self.loaded += [str(value) for name, value in attrs if name in ("src", "href") and not str(value).startswith("data:")]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-
-    def read(self, key: str) -> object:
-        (text,) = (text for attributes, text in self.scripts if attributes.get("id") == key)
-        return json.loads(text)
+from tests.report.reading import Document
 
 
 def small(codes: np.ndarray, sizes: tuple[int, ...], **changes: object) -> Subject:
@@ -105,7 +77,7 @@ def test_a_folder_without_ids_is_refused(tmp_path: Path) -> None:
 def test_titles_cannot_leave_their_place_in_the_page(run: Path) -> None:
     subject = subject_of_run(run)
     report = measure(subject, None, with_stability=False)
-    page = Scripts(page_of(subject, report, verdicts(report)))
+    page = Document(page_of(subject, report, verdicts(report)))
     assert len(page.scripts) == 4  # plotly, figures, items, the page's own: no title made a fifth
     assert page.loaded == []
     items = page.read("item-data")
@@ -120,7 +92,7 @@ def test_titles_cannot_leave_their_place_in_the_page(run: Path) -> None:
 def test_the_box_knows_each_item_in_the_order_of_the_ids(run: Path) -> None:
     subject = subject_of_run(run)
     report = measure(subject, None, with_stability=False)
-    items = Scripts(page_of(subject, report, verdicts(report))).read("item-data")
+    items = Document(page_of(subject, report, verdicts(report))).read("item-data")
     codes = np.array(items["codes"]).reshape(-1, items["levels"])
     assert [tuple(row) for row in codes.tolist()] == sorted(map(tuple, subject.codes.tolist()))
     rows = {item: row for row, item in enumerate(subject.item_ids.tolist())}
@@ -136,7 +108,7 @@ def test_large_catalogues_are_sampled_and_say_so(run: Path, monkeypatch: pytest.
     assert any("measured on 60 of 180 items" in note for note in report.notes)
     assert len(report.stability) == 3  # the second seed's codes too are those of the 60
     page = page_of(subject, report, verdicts(report))
-    items = Scripts(page).read("item-data")
+    items = Document(page).read("item-data")
     assert (len(items["titles"]), items["total"]) == (50, 180)
     assert "knows 50 of 180 items" in page
 
@@ -209,7 +181,7 @@ def test_a_collapsed_last_level_stays_visible_behind_nearest_free() -> None:
     assert "Level 1 uses 1.6 % of its codes (1 of 64)" in found[1].text
     assert (report.levels[1].used, report.final[1].used, report.changed) == (1, 64, (1,))
     assert [name for name, _, _ in level_rows(report)] == ["0", "1", "1 (moved)"]
-    page = Scripts(page_of(subject, report, found))
+    page = Document(page_of(subject, report, found))
     (usage,) = (figure for figure in page.read("figure-data") if figure["key"] == "usage")
     assert [line["name"] for line in usage["data"]] == [
         "level 0 (8 of 8 used)",
@@ -288,7 +260,7 @@ def test_numbers_too_large_for_a_browser_stay_themselves() -> None:
     codes = np.array([[0], [1]], np.int32)
     subject = Subject("test", codes, (2,), ids, ["a", "b"])
     report = measure(subject, None, with_stability=False)
-    items = Scripts(page_of(subject, report, verdicts(report))).read("item-data")
+    items = Document(page_of(subject, report, verdicts(report))).read("item-data")
     assert items["ids"] == ["9007199254740993", "9007199254740994"]
 
 

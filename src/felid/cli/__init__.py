@@ -1,6 +1,6 @@
 """The `felid` command: recipes in, run folders and recommendations out."""
 
-from felid.cli import making, transfer, using  # their commands
+from felid.cli import checking, comparing, making, recording, reporting, transfer, using  # their commands
 from felid.cli.shared import app, main
 
-__all__ = ["app", "main", "making", "transfer", "using"]
+__all__ = ["app", "checking", "comparing", "main", "making", "recording", "reporting", "transfer", "using"]

@@ -11,7 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from felid.artifacts import open_artifact, read_run
-from felid.cli.shared import Checkpoint, Fresh, FromRecipe, Overrides, RecipeArgument, RunArgument, app, console
+from felid.cli.shared import (
+    STAGE,
+    Checkpoint,
+    Fresh,
+    FromRecipe,
+    Overrides,
+    RecipeArgument,
+    RunArgument,
+    StageGroup,
+    app,
+    console,
+)
 from felid.config import as_tree, load_tree
 from felid.distributed import on_main
 from felid.errors import RecipeError, RequestError
@@ -55,9 +66,13 @@ def show(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     print(yaml.safe_dump(as_tree(load_recipe(recipe, overrides or [])), sort_keys=False, allow_unicode=True), end="")
 
 
-@app.command()
+data_app = typer.Typer(cls=StageGroup, no_args_is_help=True)
+app.add_typer(data_app, name="data", help="The stage data of a run folder (felid data RUN), or a check of your own files.")
+
+
+@data_app.command(name=STAGE, short_help="Read, check, filter and order the interactions and items: felid data RUN.")
 def data(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False) -> None:
-    """Read, check, filter and order the interactions and items."""
+    """Read, check, filter and order the interactions and items: felid data RUN [KEY=VALUE]... (./check: a run of that name)."""
     _stage("data", run, overrides, recipe, fresh)
 
 
@@ -113,10 +128,38 @@ def train(run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = No
 
 @app.command()
 def evaluate(
-    run: RunArgument, overrides: Overrides = None, recipe: FromRecipe = None, fresh: Fresh = False, checkpoint: Checkpoint = None
+    run: RunArgument,
+    overrides: Overrides = None,
+    recipe: FromRecipe = None,
+    fresh: Fresh = False,
+    checkpoint: Checkpoint = None,
+    recommendations: Annotated[
+        Path | None, typer.Option(help="Judge these lists of another system: user_id, item_id and rank or score.", metavar="FILE")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What tables call that system; default: the name of the file.")] = None,
 ) -> None:
-    """Evaluate on validation and test beside the baselines (and make what that needs)."""
-    _stage("evaluate", run, overrides, recipe, fresh, checkpoint)
+    """Evaluate on validation and test beside the baselines (and make what that needs), or judge the lists of another system."""
+    if recommendations is None and name is not None:
+        raise RequestError("--name is that of the system of --recommendations; add it")
+    if recommendations is None:
+        _stage("evaluate", run, overrides, recipe, fresh, checkpoint)
+        return
+    if fresh or checkpoint is not None:
+        raise RequestError("--recommendations judges a file, not a model; leave out --fresh and --checkpoint")
+    _evaluate_lists(_pipeline(run, overrides, recipe), recommendations, name)
+
+
+def _evaluate_lists(pipeline: Pipeline, file: Path, name: str | None) -> None:
+    """Of the run the data alone is needed."""
+    from felid.artifacts import read_json
+    from felid.evaluation import print_metrics
+    from felid.evaluation.external import judge_lists
+
+    pipeline.run("data")
+    judged = (pipeline.root, file, name, pipeline.dataset, pipeline.split, pipeline.recipe.evaluation)
+    folder = on_main(lambda: judge_lists(*judged))
+    print_metrics(read_json(folder / "metrics.json"), console)
+    console.print(f"evaluation of {file}: {folder}", soft_wrap=True)
 
 
 def _stage(stage: Stage, root: Path, overrides: Overrides, recipe: FromRecipe, fresh: bool, named: Checkpoint = None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from felid.distributed import begin, main_stderr, who_speaks
 from felid.errors import FelidError
@@ -23,6 +24,8 @@ console = plain_console()
 INTERRUPTED = 130
 TOGETHER = {"run", "data", "embed", "tokenize", "train", "evaluate"}
 """Commands that the processes of torchrun run together; any other is left to the main one."""
+ALONE = ["data", "check"]
+"""Beside a stage that they make together there is a command that they do not."""
 GOES_ON = "interrupted; the same command without --fresh goes on from the last checkpoint"
 
 RecipeArgument = Annotated[str, typer.Argument(help="A name from `felid recipes`, or a YAML or JSON file.", metavar="RECIPE")]
@@ -34,11 +37,23 @@ Checkpoint = Annotated[str | None, typer.Option(help="Evaluate this one, such as
 FromRecipe = Annotated[str | None, typer.Option("--recipe", help="Begin the run folder with this recipe.", metavar="RECIPE")]
 
 
+STAGE = "RUN"
+"""How the stage is called among the commands of its group."""
+
+
+class StageGroup(TyperGroup):
+    """A stage command that has others beside it: what does not begin with the name of one of these is for the stage."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        others = {*self.commands, "--help"} - {STAGE}
+        return super().parse_args(ctx, args if not args or args[0] in others else [STAGE, *args])
+
+
 def main() -> None:
     """Entry point: what a user can mend becomes one line and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: print("warning:", *str(message).split(), file=main_stderr())
     try:
-        begin(together=bool(TOGETHER & {*sys.argv[1:2]}) and "--help" not in sys.argv)
+        begin(together=sys.argv[1:3] != ALONE and bool(TOGETHER & {*sys.argv[1:2]}) and "--help" not in sys.argv)
         app()
     except FelidError as error:
         _stop(f"error: {error}", 2)

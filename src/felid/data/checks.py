@@ -51,13 +51,18 @@ def canonical_ids(frame: pl.DataFrame, column: str, where: str) -> pl.DataFrame:
         ids = ids.cast(pl.String)
     if not (ids.dtype.is_integer() or ids.dtype == pl.String):
         raise DataError(f"{column} of {where} has type {ids.dtype}, expected integers or text; cast the column first")
-    missing = ids.is_null() if ids.dtype.is_integer() else ids.fill_null("").str.strip_chars() == ""
+    missing = missing_ids(ids)
     if missing.any():
         raise DataError(f"{where} has rows with a missing or empty {column}: {first_rows(missing)}; fill or remove them")
     try:
         return frame.with_columns(ids.cast(pl.Int64) if ids.dtype.is_integer() else ids)
     except pl.exceptions.InvalidOperationError as error:
         raise DataError(f"{column} of {where} holds integers beyond 64 bits; cast the column to text") from error
+
+
+def missing_ids(ids: pl.Series) -> pl.Series:
+    """(rows,) bool, True where an id is missing or blank."""
+    return ids.fill_null("").str.strip_chars() == "" if ids.dtype == pl.String else ids.is_null()
 
 
 def require_same_type(interactions: pl.DataFrame, items: pl.DataFrame) -> None:
@@ -77,7 +82,7 @@ def require_unique_items(items: pl.DataFrame) -> None:
 
 def require_known_items(interactions: pl.DataFrame, items: pl.DataFrame) -> None:
     """Every item of the interactions needs a row in items."""
-    unknown = ~interactions["item_id"].is_in(items["item_id"].implode())
+    unknown = unknown_items(interactions, items)
     if unknown.any():
         ids = interactions["item_id"].filter(unknown).unique().sort()
         shown = ", ".join(repr(value) for value in ids.head(3))
@@ -87,19 +92,29 @@ def require_known_items(interactions: pl.DataFrame, items: pl.DataFrame) -> None
         )
 
 
+def unknown_items(interactions: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
+    """(interactions,) bool, True where the item has no row in items."""
+    return ~interactions["item_id"].is_in(items["item_id"].implode())
+
+
 def require_times(interactions: pl.DataFrame) -> pl.DataFrame:
     """Timestamps must be finite unix seconds from 1970 on; integers become int64 and floats float64."""
     times = interactions["timestamp"]
     if not times.dtype.is_numeric():
         raise DataError(f"timestamp has type {times.dtype}, expected numbers (unix seconds); the `files` source can convert it")
     times = times.cast(pl.Int64 if times.dtype.is_integer() else pl.Float64)
-    bad = ~(times.is_finite() & (times >= 0)).fill_null(False)
+    bad = unusable_times(times)
     if bad.any():
         raise DataError(
             f"interactions with a missing, unreadable or negative timestamp: {first_rows(bad)}; mend or remove these rows, "
             "or leave the timestamp out and let the file order decide"
         )
     return interactions.with_columns(times)
+
+
+def unusable_times(times: pl.Series) -> pl.Series:
+    """(rows,) bool, True where a number of seconds is missing, not finite or negative."""
+    return ~(times.is_finite() & (times >= 0)).fill_null(False)
 
 
 def require_positions(interactions: pl.DataFrame) -> pl.DataFrame:
@@ -115,10 +130,15 @@ def require_positions(interactions: pl.DataFrame) -> pl.DataFrame:
 def require_ratings(interactions: pl.DataFrame) -> pl.DataFrame:
     """Ratings must be numbers (missing ones are allowed)."""
     ratings = interactions["rating"].cast(pl.Float64, strict=False)
-    bad = ratings.is_null() & interactions["rating"].is_not_null()
+    bad = unreadable_ratings(interactions["rating"])
     if bad.any():
         raise DataError(f"interactions with a rating that is not a number: {first_rows(bad)}; mend them or drop the column")
     return interactions.with_columns(ratings)
+
+
+def unreadable_ratings(ratings: pl.Series) -> pl.Series:
+    """(rows,) bool, True where there is a rating and it is no number."""
+    return ratings.cast(pl.Float64, strict=False).is_null() & ratings.is_not_null()
 
 
 def text_notes(items: pl.DataFrame) -> tuple[str, ...]:
@@ -128,18 +148,22 @@ def text_notes(items: pl.DataFrame) -> tuple[str, ...]:
         note = "items have no columns besides item_id, so there is no text to embed; give an items file or precomputed embeddings"
         warnings.warn(note, FelidWarning, stacklevel=2)
         return (note,)
-    notes = []
-    blank = pl.Series(np.ones(len(items), bool))
-    for name in columns:
-        empty = _blank(items[name])
-        blank &= empty
-        if name == "title" and empty.any():
-            notes.append(f"empty title: {empty.sum()} of {len(items)} items")
+    notes, blank = [], without_text(items)
+    if "title" in columns and (empty := _blank(items["title"])).any():
+        notes.append(f"empty title: {empty.sum()} of {len(items)} items")
     if blank.any():
         note = f"items without any text: {first_rows(blank)} of {len(items)}; their content vectors say nothing; fill them in"
         warnings.warn(note, FelidWarning, stacklevel=2)
         notes.append(note)
     return tuple(notes)
+
+
+def without_text(items: pl.DataFrame) -> pl.Series:
+    """(items,) bool, True where all columns besides item_id are blank."""
+    blank = pl.Series(np.ones(len(items), bool))
+    for name in (name for name in items.columns if name != "item_id"):
+        blank &= _blank(items[name])
+    return blank
 
 
 def _blank(column: pl.Series) -> pl.Series:

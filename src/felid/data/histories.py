@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -112,12 +113,14 @@ class Cuts:
         validation: (U,) int64, place of the validation target, from 0; -1 = the user is not validated on.
         test: (U,) int64, the same of the test target.
         rule: how they were chosen, in words.
+        left_out: how many users have no test target, by what they lack, in words.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
     rule: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def last_two(cls, lengths: NDArray[np.int64]) -> Cuts:
@@ -127,7 +130,8 @@ class Cuts:
         """
         has = lengths >= 3
         validation, test = (np.where(has, lengths - drop, -1) for drop in (2, 1))
-        return cls(np.where(has, lengths - 2, lengths), validation, test, "last item = test, last but one = validation")
+        left_out = {"fewer than three interactions": int((~has).sum())}
+        return cls(np.where(has, lengths - 2, lengths), validation, test, "last item = test, last but one = validation", left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +159,11 @@ class LeaveOneOut:
     def evaluated(self) -> NDArray[np.int64]:
         """(U',) rows of the users with a test target."""
         return np.flatnonzero(self._cuts.test >= 0)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many users have no test target, by what they lack, in words; reasons without users are not named."""
+        return {reason: count for reason, count in self._cuts.left_out.items() if count}
 
     def train(self) -> Sequences:
         """Training sequences of all users, in the order of `sequences`; some may be empty."""

@@ -112,7 +112,7 @@ def _train_all_but_one(config: LastItemsConfig, lengths: NDArray[np.int64]) -> C
         f"last item = test; the last but one trains, except of {min(count, len(users)):,} users drawn at random (seed "
         f"{config.seed}), whose last but one is the validation target"
     )
-    return Cuts(train, np.where(kept, usual.validation, -1), usual.test, rule)
+    return Cuts(train, np.where(kept, usual.validation, -1), usual.test, rule, usual.left_out)
 
 
 def _times(dataset: Dataset, users: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -161,7 +161,11 @@ def _cut_at(
         f"time: interactions before {_day(first)} train; a user's first one from then on is the validation target if it is "
         f"before {_day(second)}, the first one from {_day(second)} on the test target"
     )
-    return Cuts(before[0], validation, test, rule)
+    left_out = {
+        f"no interaction before {_day(second)}": int((before[1] == 0).sum()),
+        f"no interaction from {_day(second)} on": int(((before[1] > 0) & (before[1] == lengths)).sum()),
+    }
+    return Cuts(before[0], validation, test, rule, left_out)
 
 
 def _seconds(moment: datetime) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from felid.data.histories import Group, Part
 from felid.errors import RequestError
@@ -41,9 +43,7 @@ def compare_runs(
     Raises:
         RequestError: unequally many runs, runs on other users or targets, an unknown metric, or no user in the group.
     """
-    name, _, length = metric.partition("@")
-    if name not in PER_USER or not length.isdecimal():
-        raise RequestError(f"metric is {metric!r}, expected one of {', '.join(PER_USER)} with a length, such as recall@10")
+    function, k = metric_of(metric)
     if not ours or len(ours) != len(theirs):
         raise RequestError(f"got {len(ours)} runs against {len(theirs)}, expected pairs of runs; give one of each per draw")
     sides = [[_chosen(run, part, policy, group) for run in side] for side in (ours, theirs)]
@@ -54,8 +54,20 @@ def compare_runs(
     rows = [pl.concat(side) for side in sides]
     if rows[0].is_empty():
         raise RequestError(f"no user of the {part} part has a {group} target; hold items out (holdout.rule)")
-    first, second = (PER_USER[name](frame["rank"].to_numpy(), int(length)) for frame in rows)
+    first, second = (function(frame["rank"].to_numpy(), k) for frame in rows)
     return float(first.mean()), float(second.mean()), pooled_difference(first, second, rows[0]["user_id"].to_numpy())
+
+
+def metric_of(name: str) -> tuple[Callable[[NDArray[np.int64], int], NDArray[np.float64]], int]:
+    """The function of ranks that a name such as `recall@10` stands for, and the length of its lists.
+
+    Raises:
+        RequestError: there is no such metric.
+    """
+    kind, _, length = name.partition("@")
+    if kind not in PER_USER or not length.isdecimal() or int(length) < 1:
+        raise RequestError(f"metric is {name!r}, expected one of {', '.join(PER_USER)} with a length, such as recall@10")
+    return PER_USER[kind], int(length)
 
 
 def _chosen(run: Ranks, part: Part, policy: Policy, group: Group | None) -> pl.DataFrame:

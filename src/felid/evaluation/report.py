@@ -12,9 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from felid.artifacts import write_json
-from felid.data.histories import Group, LeaveOneOut, Part
-from felid.evaluation.baselines import counted_baselines
+from felid.data.histories import EvaluationSet, Group, LeaveOneOut, Part
+from felid.evaluation.baselines import counted_baselines, explained
+from felid.evaluation.lists import ItemFacts
+from felid.evaluation.policies import group_texts, list_texts, policy_texts, shared_text
 from felid.evaluation.protocol import POLICIES, Evaluation, EvaluationConfig, Policy, Ranker, check_request, evaluate
+from felid.evaluation.slices import Slice, by_age, by_history_length, by_popularity, by_warmth, measure
 from felid.evaluation.statistics import intervals
 
 PARTS: tuple[Part, ...] = ("validation", "test")
@@ -22,6 +25,23 @@ GROUPS: tuple[Group, ...] = ("warm", "cold")
 """The targets that are also reported by themselves where there are cold ones."""
 Results = Mapping[tuple[str, Part, Policy], Evaluation]
 Masks = Mapping[Part, Mapping[str, NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True, eq=False)
+class DataFacts:
+    """What an evaluation is told of the data besides the split; no rank depends on it.
+
+    Attributes:
+        order_rule: what decided the order of the interactions, for the printed policy.
+        id_groups: (N,) which items have the same semantic ID, where several do: what `semantic_id_level` counts as found.
+        vectors: (N, D) float32 item embeddings, for the diversity of lists; None = it is left out.
+        target_ages: (U,) age of each test target (`felid.evaluation.slices.target_ages`); None = data without timestamps.
+    """
+
+    order_rule: str = "as given"
+    id_groups: NDArray[np.int64] | None = None
+    vectors: NDArray[np.float32] | None = None
+    target_ages: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +53,10 @@ class Report:
             `variants_validation` the run's other systems, `baselines` and `baselines_validation` the baselines, `intervals` and
             `differences` the uncertainty of the first system on test, all under the headline policy. `_warm` or `_cold` after
             these names means only the users with such a target (there where some target is cold), `_seen_kept` or
-            `_seen_removed` at the end the other policy.
+            `_seen_removed` at the end the other policy. `lists` holds what the lists of each system on test say besides hits
+            (`felid.evaluation.lists`), `slices` its metrics on groups of users (`felid.evaluation.slices`), both under the
+            headline policy; `users` how many there are, and how many have no test target for want of what; `policy` how all of
+            it is to be read.
         ranks: one row per system, part, policy and user: system, part, policy, user_id, target (item_id), group (`warm`,
             `cold` or `other`), rank (0 = not in the list).
     """
@@ -54,7 +77,8 @@ def evaluate_run(
     config: EvaluationConfig,
     *,
     baselines: Mapping[str, Ranker] | None = None,
-    order_rule: str = "as given",
+    parts: Sequence[Part] = PARTS,
+    facts: DataFacts | None = None,
 ) -> Report:
     """Evaluate the systems of a run and baselines on the same users.
 
@@ -64,64 +88,55 @@ def evaluate_run(
         item_ids: (N,) ids of the catalogue, row = item_index.
         config: list lengths, headline policy, bootstrap.
         baselines: what stands beside them, by name; None = popularity and first-order Markov chains.
-        order_rule: what decided the order of the interactions, for the printed policy.
+        parts: what is evaluated; always the test part.
+        facts: what else is known of the data; None = nothing.
     """
     check_request(config.ks, len(split.evaluated), len(item_ids))
-    num_items = len(item_ids)
+    num_items, facts = len(item_ids), facts or DataFacts()
     baselines = counted_baselines(split.train(), num_items) if baselines is None else baselines
     assert rankers and not set(rankers) & set(baselines), "the name of a system is taken by a baseline"
     systems = {**rankers, **baselines}
-    sets = {part: split.evaluation(part) for part in PARTS}
+    sets = {part: split.evaluation(part) for part in parts}
+    headline, items = _headline(config), ItemFacts(split.item_counts(num_items), facts.vectors)
     results = {
-        (name, part, policy): evaluate(one, sets[part], config.ks, policy == "seen_removed", num_items)
+        (name, part, policy): evaluate(
+            *(one, sets[part], config.ks, policy == "seen_removed", num_items, facts.id_groups),
+            items if (part, policy) == ("test", headline) else None,
+        )
         for name, one in systems.items()
-        for part in PARTS
+        for part in parts
         for policy in POLICIES
     }
-    groups = {part: split.groups(part, num_items) for part in PARTS}
+    groups = {part: split.groups(part, num_items) for part in parts}
     content = _metrics(results, list(rankers), {part: _masks(of_part) for part, of_part in groups.items()}, config)
-    content["policy"] = policy_texts(num_items, config, order_rule) | _group_texts(split, groups)
+    judged = {name: result for (name, part, policy), result in results.items() if (part, policy) == ("test", headline)}
+    content["lists"] = {name: {**result.coverage_by_name, **result.lists} for name, result in judged.items()}
+    content["slices"] = measure(_slices(split, sets["test"], groups["test"], items.counts, facts), judged, config)
+    content["policy"] = policy_texts(num_items, config, facts.order_rule) | group_texts(split, groups)
+    content["policy"] |= {"baselines": explained(baselines)}
     content["policy"] |= {"split": split.cuts.rule} if split.cuts is not None else {}
+    content["policy"] |= {} if facts.id_groups is None else {"semantic IDs": shared_text(facts.id_groups, sets["test"].targets)}
+    content["policy"] |= list_texts(facts.vectors is not None, facts.target_ages is not None)
+    content["users"] = {"total": len(split.sequences), "left_out": split.left_out}
+    content["users"] |= {part: len(one.targets) for part, one in sets.items()}
     content |= {"system": next(iter(rankers)), "num_users": len(split.evaluated), "num_items": num_items}
     return Report(content, _ranks(results, groups, item_ids))
 
 
-def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> dict[str, str]:
-    """What a reader must know to compare the numbers with others', one sentence per topic."""
-    headline, other = ("removed", "kept") if config.exclude_seen else ("kept", "removed")
-    return {
-        "candidates": f"all {num_items:,} items of the catalogue, no sampling",
-        "seen": (
-            f"items of the history are {headline} in `test`, {other} in `test_seen_{other}`; "
-            "where they are removed, a target that is in the history is a miss"
-        ),
-        "ties": "the system orders equal scores, blind to the target; baselines order them by popularity, then item_index",
-        "history": "the test history includes the validation item; models are selected on validation alone",
-        "baselines": "counted on the training part alone",
-        "order": order_rule,
-        "intervals": (
-            f"{config.level * 100:g} % bootstrap over users ({config.bootstrap:,} draws, seed {config.seed}); "
-            "the choice of users varies in it, the training seed does not"
-        ),
-    }
+def _headline(config: EvaluationConfig) -> Policy:
+    return "seen_removed" if config.exclude_seen else "seen_kept"
 
 
-def _group_texts(split: LeaveOneOut, groups: Mapping[Part, NDArray[np.str_]]) -> dict[str, str]:
-    """What warm and cold mean, where some target of the test part is cold."""
-    if split.held_out is None or "cold" not in groups["test"]:
-        return {}
-    held = split.held_out
-    counts = {name: int((groups["test"] == name).sum()) for name in ("cold", "warm", "other")}
-    items = f"{held.test.sum():,} items for test and {held.validation.sum():,} others for validation ({held.rule})"
-    users = f"{counts['cold']:,} test users have a target of the test items, {counts['warm']:,} a warm one (with training"
-    reserved = int(held.test[split.evaluation("validation").targets].sum())
-    return {
-        "cold": f"{items}; {users} interactions), {counts['other']:,} neither",
-        "validation": (
-            f"{reserved:,} validation users have a target of the test items: they count in `validation`, but models and weights "
-            "were chosen without them"
-        ),
+def _slices(
+    split: LeaveOneOut, test: EvaluationSet, groups: NDArray[np.str_], counts: NDArray[np.int64], facts: DataFacts
+) -> dict[str, Slice]:
+    """The ways to cut the users of the test part, by name."""
+    found = {
+        "popularity": by_popularity(test.targets, counts),
+        "history_length": by_history_length(test.histories.lengths),
+        "warm_cold": by_warmth(groups),
     }
+    return found if facts.target_ages is None else {**found, "item_age": by_age(facts.target_ages)}
 
 
 def _masks(groups: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
@@ -134,9 +149,9 @@ def _masks(groups: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
 
 def _metrics(results: Results, own: Sequence[str], masks: Masks, config: EvaluationConfig) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    headline: Policy = "seen_removed" if config.exclude_seen else "seen_kept"
+    headline = _headline(config)
     for policy in sorted(POLICIES, key=lambda p: p != headline):
-        for part in PARTS:
+        for part in masks:
             found = {name: result for (name, p, q), result in results.items() if (p, q) == (part, policy)}
             for group, users in masks[part].items():
                 suffix = group if policy == headline else f"{group}_{policy}"
@@ -155,6 +170,8 @@ def _of_part(results: Mapping[str, Evaluation], own: Sequence[str], part: Part, 
         f"variants{which}": {name: values[name] for name in variants},
         f"baselines{which}": {name: values[name] for name in values if name not in own},
     }
+    if results[system].id_ranks is not None:
+        content[f"semantic_id_level{which}"] = {name: result.id_level() for name, result in results.items()}
     return content | (_uncertainty(results, system, config) if part == "test" else {})
 
 

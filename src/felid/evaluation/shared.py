@@ -57,6 +57,10 @@ class SharedRanker:
         """(U, k) item_index, best first, -1 where fewer than k are eligible."""
         return largest(self._share.search_items(histories, k, exclude_seen, self.done)[0])  # others left -1 in these rows
 
+    def recommendable(self) -> NDArray[np.bool_]:
+        """(N,) True for items that can stand in a list."""
+        return self.ranker.recommendable()
+
     def score_targets(self, part: EvaluationSet) -> Floats:
         """(U,) log-probability of each target's codes given its history, natural; -inf for items that cannot be generated.
 

@@ -1,7 +1,8 @@
-"""Bootstrap over users: confidence intervals and paired differences.
+"""Bootstrap over users, and over users and trainings: confidence intervals and paired differences.
 
 Users are drawn with replacement and the percentiles of the resampled means are the interval (Efron and Tibshirani 1993,
-chapter 13). The interval speaks of the choice of users, not of the training seed.
+chapter 13). The interval speaks of the choice of users, not of the training seed; `retrained_difference` has one that speaks of
+both.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from felid.errors import RequestError
 
@@ -37,12 +39,28 @@ class Difference:
     level: float
     users: int
 
-    def sentence(self, name_a: str, name_b: str, metric: str) -> str:
-        """What may be said of the two systems on these users, and nothing beyond."""
-        interval = f"{self.level * 100:g} % CI {self.low:+.4f} to {self.high:+.4f}, {self.users:,} users"
-        if self.low > 0:
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    @property
+    def interval(self) -> str:
+        """`95 % CI +0.0010 to +0.0210`."""
+        return f"{self.level * 100:g} % CI {self.low:+.4f} to {self.high:+.4f}"
+
+    def sentence(self, name_a: str, name_b: str, metric: str, *, claimed: bool = True) -> str:
+        """What may be said of the two systems on these users, and nothing beyond.
+
+        Args:
+            name_a: whose values `a` are.
+            name_b: whose values `b` are.
+            metric: what was measured.
+            claimed: False = a test does not allow the claim that the interval would.
+        """
+        interval = f"{self.interval}, {self.users:,} users"
+        if claimed and self.low > 0:
             return f"{metric}: {name_a} is above {name_b} by {self.mean:.4f} ({interval})"
-        if self.high < 0:
+        if claimed and self.high < 0:
             return f"{metric}: {name_a} is below {name_b} by {-self.mean:.4f} ({interval})"
         return f"{metric}: no difference between {name_a} and {name_b} can be claimed, {self.mean:+.4f} ({interval})"
 
@@ -109,3 +127,46 @@ def pooled_difference(
     means = bootstrap_means(sums, draws, seed)
     low, high = np.quantile(means[:, 0] / means[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return Difference(float(gap.mean()), float(low), float(high), level, len(sums))
+
+
+def retrained_difference(
+    a: Values, b: Values, resampled: tuple[Values, Values], *, paired: bool, level: float = 0.95
+) -> Difference:
+    """Interval of the mean of a - b that speaks of new trainings on other users: two-way bootstrap of seeds and users.
+
+    Each draw takes users with replacement and, apart from that, seeds with replacement, n - 1 of n, which makes the variance
+    between few seeds right (Rao and Wu 1988). The interval is the mean -+ t times the standard deviation of the draws; degrees
+    of freedom follow from the share of the variance that lies between the seeds (Welch 1947, Satterthwaite 1946), so that with
+    few seeds that differ much the interval is wide, as it must be.
+
+    It errs to the wide side, because a two-way bootstrap counts more than once what varies by user and training together (Owen
+    2007): in simulations it holds the truth 95 to 100 of 100 times, with two seeds that differ far more than users do no more
+    than 86. It does not speak of other data, settings or held-out items.
+
+    Args:
+        a: (S, U) values of one system: a row per training, a column per user. One row alone is taken not to vary.
+        b: (S', U) those of the other one, the same users in the same order.
+        resampled: (draws, S) and (draws, S') means over resampled users of the rows of `a` and of `b`, the same users in a draw
+            (`bootstrap_means` of both together).
+        paired: row by row the same seed: differences within a seed are resampled. Else both sides' seeds are drawn apart.
+        level: share of the interval.
+
+    Raises:
+        RequestError: no side has two rows, or paired sides have unequally many.
+    """
+    if max(len(a), len(b)) < 2 or (paired and len(a) != len(b)):
+        raise RequestError(f"got {len(a)} trainings against {len(b)}, expected two of one at least, of paired ones equally many")
+    means, drawn = (a.mean(axis=1), b.mean(axis=1)), resampled
+    parts = [(means[0] - means[1], drawn[0] - drawn[1])] if paired else [(means[0], drawn[0]), (-means[1], -drawn[1])]
+    rng, total = np.random.default_rng(0), np.zeros(len(drawn[0]))
+    between = []
+    for of_seed, of_draw in parts:
+        n = len(of_seed)
+        picks = rng.integers(0, n, (len(total), n - 1)) if n > 1 else np.zeros((len(total), 1), np.int64)
+        total += np.take_along_axis(of_draw, picks, axis=1).mean(axis=1)
+        between += [(of_seed.var(ddof=1) / n, n - 1)] if n > 1 else []
+    variance = max(float(total.var()), sum(part for part, _ in between))
+    shares = sum(part**2 / freedom for part, freedom in between)
+    half = float(stdtrit(variance**2 / shares if shares else np.inf, (1 + level) / 2)) * variance**0.5
+    mean = float(means[0].mean() - means[1].mean())
+    return Difference(mean, mean - half, mean + half, level, a.shape[1])

@@ -13,11 +13,21 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from felid.evaluation.audit.finding import check_lines
 from felid.evaluation.statistics import Difference
 
 Metrics = Mapping[str, Any]
 GROUPS = ("_warm", "_cold")
 SHOWN = ("recall@", "ndcg@")
+LISTS = {
+    "gini": ("gini", ".4f"),
+    "average_popularity": ("popularity", ",.1f"),
+    "novelty": ("novelty", ".2f"),
+    "diversity": ("diversity", ".4f"),
+    "invalid": ("invalid", ".4f"),
+    "empty": ("empty", ".4f"),
+}
+"""Statistics of lists in the console: what it calls them, and how it writes them."""
 
 
 def metrics_table(metrics: Metrics, title: str | None = None) -> Table:
@@ -28,11 +38,7 @@ def metrics_table(metrics: Metrics, title: str | None = None) -> Table:
     shown = [name for name in metrics["test"] if name.startswith(SHOWN)]
     shown.append([name for name in metrics["test"] if name.startswith("coverage@")][-1])
     grouped = any(f"test{group}" in metrics for group in GROUPS)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("system", "seen", "targets") if grouped else ("system", "seen"):
-        table.add_column(name, no_wrap=True)
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table(("system", "seen", "targets") if grouped else ("system", "seen"), shown, title)
     for group, policy in [("", ""), *((group, "") for group in GROUPS), ("", "_seen_kept"), ("", "_seen_removed")]:
         if f"test{group}{policy}" not in metrics:
             continue
@@ -44,11 +50,37 @@ def metrics_table(metrics: Metrics, title: str | None = None) -> Table:
     return table
 
 
+def lists_table(metrics: Metrics) -> Table | None:
+    """Systems x statistics of their longest lists on the test part, headline policy; None for metrics without them."""
+    lists: Mapping[str, Metrics] = metrics.get("lists", {})
+    ends = {int(name.partition("@")[2]) for values in lists.values() for name in values}
+    if not ends:
+        return None
+    found = {name: f"{name}@{max(ends)}" for name in LISTS}
+    shown = [name for name in LISTS if any(found[name] in values for values in lists.values())]
+    table = _table((f"lists of {max(ends)}",), [LISTS[name][0] for name in shown], None)
+    for system, values in lists.items():
+        table.add_row(system, *(f"{values[found[n]]:{LISTS[n][1]}}" if found[n] in values else "" for n in shown))
+    return table
+
+
 def policy_lines(metrics: Metrics) -> list[str]:
     """What the numbers mean, one line per topic."""
     lines = [f"{topic}: {text}" for topic, text in metrics["policy"].items()]
-    users = f"users: {metrics['num_users']:,} evaluated"
-    return [*lines, f"{users}, {metrics['test']['users_with_seen_target']:,} with a test item that is already in the history"]
+    evaluated = f"users: {metrics['num_users']:,} evaluated"
+    seen = f"{metrics['test']['users_with_seen_target']:,} with a test item that is already in the history"
+    return [*lines, "; ".join([f"{evaluated}, {seen}", *_other_users(metrics.get("users", {}))])]
+
+
+def _other_users(users: Mapping[str, Any]) -> list[str]:
+    """Who is left out, and why; nothing for metrics that do not say."""
+    if not users:
+        return []
+    reasons = ", ".join(f"{count:,} with {reason}" for reason, count in users["left_out"].items())
+    lines = [f"left out of {users['total']:,}: {reasons}" if reasons else "nobody left out"]
+    if users.get("validation", users["test"]) != users["test"]:
+        lines.append(f"{users['validation']:,} in the validation part")
+    return lines
 
 
 def difference_lines(metrics: Metrics) -> list[str]:
@@ -64,6 +96,21 @@ def difference_lines(metrics: Metrics) -> list[str]:
     return lines
 
 
+def aside_lines(metrics: Metrics) -> list[str]:
+    """What searches miss of the exact lists at the largest k, and the first system by semantic ID, where they are known."""
+    told = []
+    for name, error in metrics.get("search_error", {}).items():
+        k = max(int(key.partition("@")[2]) for key in error if key.startswith("error@"))
+        same = f"lists equal for {error[f'same_list@{k}']:.1%} of {error['users']:,} users"
+        told.append(f"{name} with {error['num_beams']:,} beams misses {error[f'error@{k}']:.2%} of the exact first {k}, {same}")
+    lines = [f"search error: {'; '.join(told)}"] if told else []
+    if (found := metrics.get("semantic_id_level", {}).get(metrics["system"])) is not None:
+        shown = [name for name in found if name.startswith(SHOWN)]
+        values = ", ".join(f"{name} {found[name]:.4f} ({metrics['test'][name]:.4f} by item)" for name in shown)
+        lines.append(f"semantic-ID level, any item with the target's ID counts: {metrics['system']} {values}")
+    return lines
+
+
 def loss_line(metrics: Metrics) -> str | None:
     """`Test | loss 3.1594 | R@10 0.0220 | R@100 0.0560`, under the headline policy; None for metrics without a loss."""
     test = metrics["test"]
@@ -74,22 +121,41 @@ def loss_line(metrics: Metrics) -> str | None:
 
 
 def print_metrics(metrics: Metrics, console: Console, title: str | None = None) -> None:
-    """Print table, policy and differences, and the line with the loss where there is one."""
-    table = metrics_table(metrics, title)
-    unlimited = console.options.update(width=1000)
-    table.width = Measurement.get(console, unlimited, table).maximum  # a console too narrow wraps the lines and cuts no number
-    console.print(table, crop=False)
-    for line in (*policy_lines(metrics), *difference_lines(metrics)):
+    """Print tables, policy, checks and differences, and the line with the loss where there is one."""
+    for table in (metrics_table(metrics, title), lists_table(metrics)):
+        if table is not None:
+            unlimited = console.options.update(width=1000)
+            table.width = Measurement.get(console, unlimited, table).maximum  # a narrow console wraps lines and cuts no number
+            console.print(table, crop=False)
+    for line in (*policy_lines(metrics), *aside_lines(metrics), *check_lines(metrics), *difference_lines(metrics)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if (last := loss_line(metrics)) is not None:
         console.print(last, markup=False, highlight=False, soft_wrap=True)
 
 
+def _table(texts: tuple[str, ...], numbers: list[str], title: str | None) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def systems_of(metrics: Metrics, suffix: str = "") -> dict[str, Metrics]:
+    """The test metrics of every system, the first one first; `suffix` is that of group and policy, such as `_cold_seen_kept`.
+
+    Nothing where the run has no such group or policy.
+    """
+    if f"test{suffix}" not in metrics:
+        return {}
+    return {metrics["system"]: metrics[f"test{suffix}"], **metrics[f"variants{suffix}"], **metrics[f"baselines{suffix}"]}
+
+
 def _block(metrics: Metrics, suffix: str) -> dict[str, Metrics]:
-    name = metrics["system"]
-    systems = {name: metrics[f"test{suffix}"], **metrics[f"variants{suffix}"], **metrics[f"baselines{suffix}"]}
     validation = metrics.get(f"validation{suffix}")  # a group may have no target there
-    return systems if validation is None else {**systems, f"{name}, validation": validation}
+    systems = systems_of(metrics, suffix)
+    return systems if validation is None else {**systems, f"{metrics['system']}, validation": validation}
 
 
 def _seen(metrics: Metrics, suffix: str) -> str:

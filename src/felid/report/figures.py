@@ -1,12 +1,10 @@
-"""The figures of a tokeniser report; the page gives them the colours of its theme."""
+"""The figures of a tokeniser report."""
 
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,24 +12,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from felid.quantize.health import HealthReport, LevelHealth
+from felid.report.drawing import PALETTE, POINTS, REST, Figure, axes, bar, figure, line
 from felid.report.subject import Subject
 from felid.report.tree import Node
-
-PALETTE = ("#3573c4", "#bf651a", "#268a5e", "#b04a8e", "#7a5ec4", "#8f7518", "#2a8492", "#bf4d4d")
-"""Readable on light and dark grounds and under white text; neighbours differ in lightness or hue also for the colour-blind."""
-REST = "#757d88"
-POINTS = 400
-"""Most points of a line."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the page: key (also its HTML id), heading, how to read it, and plotly's data and layout."""
-
-    key: str
-    heading: str
-    caption: str
-    content: Mapping[str, Any]
 
 
 def all_figures(report: HealthReport, nodes: Sequence[Node], subject: Subject) -> list[Figure]:
@@ -90,7 +73,7 @@ def tree_figure(report: HealthReport, nodes: Sequence[Node]) -> Figure:
     text = (
         "Each box is a code of the first level, its area the number of items. Click or tap to go down, the bar on top to go up."
     )
-    return _figure("tree", "The tree of codes", text + moved + coloured, [trace, *legend], layout)
+    return figure("tree", "The tree of codes", text + moved + coloured, [trace, *legend], layout)
 
 
 def _colour(node: Node, colours: Mapping[str, str]) -> str:
@@ -112,13 +95,13 @@ def usage_figure(report: HealthReport, subject: Subject) -> Figure:
     """Items per code, codes sorted, relative to even use; dotted where resolving collisions changed it."""
     lines = [_usage(subject.learned[:, level], health, level) for level, health in enumerate(report.levels)]
     lines += [_usage(subject.codes[:, level], report.final[level], level, resolved=True) for level in report.changed]
-    layout = _axes("codes of a level, most used first (%)", "items per code / even use")
+    layout = axes("codes of a level, most used first (%)", "items per code / even use")
     layout["shapes"] = [
         {"type": "line", "x0": 0, "x1": 100, "y0": 1, "y1": 1, "line": {"dash": "dot", "width": 1.5, "color": REST}}
     ]
     text = "A flat line at 1 is even use; a line at 0 is unused codes; a peak on the left is many items in few codes."
     text += " Solid: as the quantiser gave them; dotted: after collisions were resolved." if report.changed else ""
-    return _figure("usage", "Use of the codes", text, lines, layout)
+    return figure("usage", "Use of the codes", text, lines, layout)
 
 
 def _usage(column: NDArray[np.int32], health: LevelHealth, level: int, *, resolved: bool = False) -> go.Scatter:
@@ -142,37 +125,37 @@ def _prefix_figure(report: HealthReport) -> Figure:
     assert found is not None
     names = _prefix_names(len(found.prefixes))
     bars = [
-        _bar(names, found.prefixes, f"nearest {found.k} by content", PALETTE[0]),
-        _bar(names, found.chance, "any two items", REST),
+        bar(names, found.prefixes, f"nearest {found.k} by content", PALETTE[0]),
+        bar(names, found.chance, "any two items", REST),
     ]
     asked = f"{found.num_sampled:,} items asked, {found.num_searched:,} searched"
     text = f"How many of an item's {found.k} nearest neighbours by content ({asked}) share its prefix."
-    return _figure("neighbours", "Neighbours that share a prefix", text, bars, _axes("", "share of neighbours", percent=True))
+    return figure("neighbours", "Neighbours that share a prefix", text, bars, axes("", "share of neighbours", percent=True))
 
 
 def _category_figure(report: HealthReport) -> Figure:
     assert report.categories is not None
     names = _prefix_names(len(report.categories))
     bars = [
-        _bar(names, [one.purity for one in report.categories], "purity", PALETTE[0]),
-        _bar(names, [one.normalized for one in report.categories], "normalised mutual information", PALETTE[1]),
-        _bar(names, [one.adjusted for one in report.categories], "adjusted mutual information", PALETTE[2]),
+        bar(names, [one.purity for one in report.categories], "purity", PALETTE[0]),
+        bar(names, [one.normalized for one in report.categories], "normalised mutual information", PALETTE[1]),
+        bar(names, [one.adjusted for one in report.categories], "adjusted mutual information", PALETTE[2]),
     ]
     text = (
         "Purity and normalised mutual information rise with the number of groups by themselves; the adjusted one is 0 by chance."
     )
-    return _figure("categories", f"Prefixes and {report.category}", text, bars, _axes("", "agreement", percent=True))
+    return figure("categories", f"Prefixes and {report.category}", text, bars, axes("", "agreement", percent=True))
 
 
 def _stability_figure(report: HealthReport) -> Figure:
     assert report.stability is not None
     names = _prefix_names(len(report.stability))
     bars = [
-        _bar(names, [one.normalized for one in report.stability], "normalised mutual information", PALETTE[1]),
-        _bar(names, [one.adjusted for one in report.stability], "adjusted mutual information", PALETTE[2]),
+        bar(names, [one.normalized for one in report.stability], "normalised mutual information", PALETTE[1]),
+        bar(names, [one.adjusted for one in report.stability], "adjusted mutual information", PALETTE[2]),
     ]
     text = "The same quantiser with the next seed, fitted on the same rows: do the same items fall together? 100 % = same groups."
-    return _figure("stability", "Agreement of two seeds", text, bars, _axes("", "agreement", percent=True))
+    return figure("stability", "Agreement of two seeds", text, bars, axes("", "agreement", percent=True))
 
 
 def _curves(log: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -184,64 +167,25 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> list[Figure]:
     names = [
         name for name in ("loss", "reconstruction", "commitment", "alignment", "diversity") if any(r.get(name) for r in shown)
     ]
-    losses = [_line(epochs, [record.get(name) for record in shown], name, place) for place, name in enumerate(names)]
+    losses = [line(epochs, [record.get(name) for record in shown], name, place) for place, name in enumerate(names)]
     found = [
-        _figure(
+        figure(
             "losses",
             "Learning curves",
             "Losses per epoch, logarithmic.",
             losses,
-            {**_axes("epoch", "loss"), "yaxis": {"type": "log", "dtick": "D2"}},
+            {**axes("epoch", "loss"), "yaxis": {"type": "log", "dtick": "D2"}},
         )
     ]
     if "utilisation" in log[0]:
         levels = range(len(log[0]["utilisation"]))
-        use = [_line(epochs, [record["utilisation"][level] for record in shown], f"level {level}", level) for level in levels]
+        use = [line(epochs, [record["utilisation"][level] for record in shown], f"level {level}", level) for level in levels]
         text = "Share of a level's codes that items chose in the epoch. A falling line is collapse."
         found.append(
-            _figure("utilisation", "Use of the codes while learning", text, use, _axes("epoch", "codes in use", percent=True))
+            figure("utilisation", "Use of the codes while learning", text, use, axes("epoch", "codes in use", percent=True))
         )
     return found
 
 
 def _prefix_names(count: int) -> list[str]:
     return [f"first {length} codes" if length > 1 else "first code" for length in range(1, count + 1)]
-
-
-def _bar(names: Sequence[str], values: Sequence[float], name: str, colour: str) -> go.Bar:
-    return go.Bar(
-        x=list(names),
-        y=list(values),
-        name=name,
-        marker={"color": colour},
-        hovertemplate="%{y:.1%}<extra>%{fullData.name}</extra>",
-    )
-
-
-def _line(x: Sequence[int], y: Sequence[float | None], name: str, place: int) -> go.Scatter:
-    colour = PALETTE[place % len(PALETTE)]
-    return go.Scatter(
-        x=list(x), y=list(y), name=name, mode="lines+markers" if len(x) < 3 else "lines", line={"color": colour, "width": 2.5}
-    )
-
-
-def _axes(x: str, y: str, *, percent: bool = False) -> dict[str, Any]:
-    return {
-        "height": 340,
-        "margin": {"l": 56, "r": 10, "t": 10, "b": 44},
-        "xaxis": {"title": {"text": x, "font": {"size": 13}}, "fixedrange": True, "showgrid": False, "automargin": True},
-        "yaxis": {
-            "title": {"text": y, "font": {"size": 13}},
-            "fixedrange": True,
-            "rangemode": "tozero",
-            **({"tickformat": ".0%", "range": [0, 1.02]} if percent else {}),
-        },
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "bargap": 0.25,
-        "showlegend": True,
-    }
-
-
-def _figure(key: str, heading: str, caption: str, traces: Sequence[object], layout: Mapping[str, Any]) -> Figure:
-    figure = go.Figure(list(traces), {"template": "none", **layout})
-    return Figure(key, heading, caption, json.loads(figure.to_json(engine="json")))

@@ -76,13 +76,17 @@ class Subject:
         return self.codes if self.quantized is None else self.quantized
 
 
-def subject_of_run(root: Path) -> Subject:
-    """The IDs that a run folder's `tokenize` stage made last.
+def subject_of_run(root: Path, folders: Mapping[str, Path] | None = None) -> Subject:
+    """The IDs of a run folder.
+
+    Args:
+        root: the run folder.
+        folders: its artifacts of `data`, `embed` and `tokenize`; None = those that were made last.
 
     Raises:
         ArtifactError: no such stage yet, or damaged files.
     """
-    folders = _folders(root, ("data", "embed", "tokenize"))
+    folders = folders or _folders(root, ("data", "embed", "tokenize"))
     dataset, ids = Dataset.load(folders["data"]), SemanticIds.load(folders["tokenize"])
     material = _material(root, folders, dataset)
     settings, vectors = material.settings, material.vectors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from felid.artifacts import write_json
+from felid.artifacts import write_json, write_text
 from felid.progress import progress_bar
 from felid.quantize.health import HealthReport
 from felid.report.figures import all_figures
 from felid.report.measure import categories_of, measure
-from felid.report.page import render
 from felid.report.subject import Subject, subject_of_file, subject_of_run
+from felid.report.tokenizer_page import tokenizer_page
 from felid.report.tree import code_tree
 from felid.report.verdicts import Verdict, level_rows, summary, verdicts
 
@@ -46,9 +45,7 @@ def report_tokenizer(
     page = page_of(subject, report, found)
     name = "tokenizer" if file is None else f"tokenizer-{file.stem}"
     root.mkdir(parents=True, exist_ok=True)
-    part = root / f".{name}.html.part"
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, root / f"{name}.html")
+    write_text(root / f"{name}.html", page)
     content = {**report.as_dict(), "findings": [{"status": v.status, "text": v.text, "remedy": v.remedy} for v in found]}
     write_json(root / f"{name}.json", content)
     print_report(report, found, console)
@@ -60,7 +57,7 @@ def page_of(subject: Subject, report: HealthReport, found: list[Verdict]) -> str
     """The HTML page."""
     labels = categories_of(subject, report.category)[1] if report.category else []
     nodes = code_tree(subject.codes[:, : len(report.levels)], subject.titles, labels)
-    return render(subject, report, found, all_figures(report, nodes, subject))
+    return tokenizer_page(subject, report, found, all_figures(report, nodes, subject))
 
 
 def print_report(report: HealthReport, found: list[Verdict], console: Console) -> None:

@@ -5,7 +5,7 @@ The bounds are rules of thumb, meant to point at a cause; what counts is the rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +35,7 @@ def verdicts(report: HealthReport) -> list[Verdict]:
     ]
 
 
-def summary(found: list[Verdict]) -> str:
+def summary(found: Sequence[Verdict]) -> str:
     """One sentence over all findings."""
     poor, watch = (sum(one.status == status for one in found) for status in ("poor", "watch"))
     if poor:

@@ -14,10 +14,9 @@ from felid.config import Config
 from felid.data import checks
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
+from felid.data.sources.tables import form_of, read_table
 from felid.errors import DataError
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson")
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 """Numeric timestamps above the first number are taken for that unit: 1e11 seconds are in the year 5138."""
@@ -64,16 +63,28 @@ def locate(config: FilesConfig) -> dict[str, Path]:
 
 def load(config: FilesConfig, filters: FilterConfig) -> Dataset:
     """Read the files. Ids in untyped text (CSV, TSV) are integers if all of a kind are, so that "007" stays text."""
+    interactions, items, notes = read(config)
+    return Dataset.from_frames(name_of(config), interactions, items, None, notes, filters)
+
+
+def name_of(config: FilesConfig) -> str:
+    """What reports call the data."""
+    return config.interactions.name.split(".")[0]
+
+
+def read(config: FilesConfig) -> tuple[pl.DataFrame, pl.DataFrame | None, tuple[str, ...]]:
+    """Both tables under our names, with typed ids and times in unix seconds, not yet checked; notes say what was not as usual."""
     paths = locate(config)
-    interactions = _read(paths["interactions"], (config.columns.user_id, config.columns.item_id))
+    interactions = read_table(config.interactions, (config.columns.user_id, config.columns.item_id))
     interactions = _mapped(interactions, config.columns, f"interactions file {config.interactions}")
     items = read_items(paths["items"], config.item_columns) if "items" in paths else None
-    interactions, items = typed_ids(interactions, items, [name for name, path in paths.items() if separator_of(path)])
-    notes: tuple[str, ...] = ()
+    forms = {name: form_of(path) for name, path in paths.items()}
+    interactions, items = typed_ids(interactions, items, [name for name, form in forms.items() if form.separator])
+    notes = tuple(f"{name} file read with {' and '.join(form.surprises)}" for name, form in forms.items() if form.surprises)
     if "timestamp" in interactions.columns:
-        times, notes = parse_times(interactions["timestamp"])
-        interactions = interactions.with_columns(times.alias("timestamp"))
-    return Dataset.from_frames(config.interactions.name.split(".")[0], interactions, items, None, notes, filters)
+        times, of_times = parse_times(interactions["timestamp"])
+        interactions, notes = interactions.with_columns(times.alias("timestamp")), notes + of_times
+    return interactions, items, notes
 
 
 def parse_times(times: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
@@ -106,38 +117,6 @@ def _iso_seconds(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _ending(path: Path) -> str:
-    endings = [ending.lower() for ending in path.suffixes if ending.lower() != ".gz"]
-    return endings[-1] if endings else ""
-
-
-def separator_of(path: Path) -> str | None:
-    """What separates the columns of a table of untyped text; None for other files."""
-    return _SEPARATORS.get(_ending(path))
-
-
-def _read(path: Path, text_columns: tuple[str, ...] | None) -> pl.DataFrame:
-    """Read a table; these columns of untyped text stay text, for None all of them."""
-    ending, separator = _ending(path), separator_of(path)
-    try:
-        if separator:
-            if text_columns is None:
-                return pl.read_csv(path, separator=separator, infer_schema=False)
-            types = dict.fromkeys(text_columns, pl.String)
-            return pl.read_csv(path, separator=separator, schema_overrides=types, infer_schema_length=None)
-        if ending in _JSON_LINES:
-            return pl.read_ndjson(path, infer_schema_length=None)
-        if ending == ".parquet":
-            return pl.read_parquet(path)
-    except pl.exceptions.NoDataError as error:
-        raise DataError(f"{path} is empty, expected a header and at least one row; check its export") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be read as {ending} ({reason}); check its content and its ending") from error
-    known = ", ".join((*_SEPARATORS, *_JSON_LINES))
-    raise DataError(f"{path} ends in {ending or 'nothing'!r}, expected {known} (.gz allowed) or .parquet; convert it")
-
-
 def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame:
     """The canonical columns under their canonical names."""
     mapped = {"user_id": columns.user_id, "item_id": columns.item_id}
@@ -153,7 +132,7 @@ def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame
 def read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     """An items table with our column names; the ids of untyped text stay text."""
     mapped = {"item_id": "item_id", **columns}
-    frame = _read(path, None)  # a title such as "007" is no number
+    frame = read_table(path, None)  # a title such as "007" is no number
     checks.require_columns(frame, mapped.values(), f"items file {path}")
     checks.require_rows(frame, f"items file {path}")
     rest = pl.exclude(list({*mapped.values(), *mapped.keys()}))

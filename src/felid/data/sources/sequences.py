@@ -11,8 +11,9 @@ from pydantic import Field
 from felid.config import Config
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
-from felid.data.sources.files import read_items, separator_of, typed_ids
+from felid.data.sources.files import read_items, typed_ids
 from felid.data.sources.literals import numbered_lines
+from felid.data.sources.tables import form_of
 from felid.errors import DataError
 
 
@@ -43,7 +44,7 @@ def load(config: SequencesConfig, filters: FilterConfig) -> Dataset:
     locate(config)
     interactions, empty = _read(config.path)
     items = read_items(config.items, config.item_columns) if config.items else None
-    untyped = ["interactions", *(["items"] if config.items and separator_of(config.items) else [])]
+    untyped = ["interactions", *(["items"] if config.items and form_of(config.items).separator else [])]
     interactions, items = typed_ids(interactions, items, untyped)
     notes = (f"users without items, left out: {empty}",) if empty else ()
     rule = "the order of the items in each user's line"

@@ -1,40 +1,7 @@
-"use strict";
 (() => {
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
-  const figures = read("figure-data");
-  const items = read("item-data");
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const narrow = window.matchMedia("(max-width: 560px)");
+  const items = figures.read("item-data");
   const SHOWN = 200;
   const CHIPS = 60;
-
-  // Figures take their colours from the page, again whenever the system's theme or the width class changes.
-  function themed(layout) {
-    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line") };
-    return {
-      ...layout,
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 13 },
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") }, align: "left" },
-      xaxis: { ...layout.xaxis, ...axis },
-      yaxis: { ...layout.yaxis, ...axis },
-      height: narrow.matches ? Math.min(layout.height, 460) : layout.height,
-    };
-  }
-
-  function draw() {
-    const colour = getComputedStyle(document.documentElement).getPropertyValue("--card").trim();
-    return Promise.all(
-      figures.map(({ key, data, layout }) => {
-        const traces = data.map((trace) =>
-          trace.type === "treemap" ? { ...trace, level, marker: { ...trace.marker, line: { width: 1, color: colour } } } : trace
-        );
-        return Plotly.react(`plot-${key}`, traces, themed(layout), { responsive: true, displayModeBar: false });
-      })
-    );
-  }
 
   // Items of a prefix. items.codes holds the IDs row by row, sorted, so a prefix is one stretch of rows.
   const levels = items.levels;
@@ -43,7 +10,6 @@
   const found = document.getElementById("found");
   const next = document.getElementById("next");
   const body = document.querySelector("#items tbody");
-  let level = "";
 
   const codesOf = (row) => items.codes.slice(row * levels, (row + 1) * levels);
 
@@ -133,16 +99,11 @@
   document.getElementById("up").addEventListener("click", () => search(parse(box.value).slice(0, -1).join("-")));
   search("");
 
-  draw().then(() => {
-    const tree = document.getElementById("plot-tree");
-    tree.on("plotly_treemapclick", (event) => {
+  figures.drawn.then(() => {
+    document.getElementById("plot-tree").on("plotly_treemapclick", (event) => {
       const name = String(event.points[0].id);
       const inside = name.endsWith("…") ? name.replace(/-?…$/, "") : name;
       search(inside === "all" ? "" : inside);
-      level = event.nextLevel === undefined ? level : event.nextLevel;
     });
-    document.documentElement.dataset.ready = "true";
   });
-  dark.addEventListener("change", draw);
-  narrow.addEventListener("change", draw);
 })();
