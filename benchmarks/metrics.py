@@ -203,7 +203,7 @@ def _table(rows: dict[str, dict[str, object]]) -> Table:
         wall, used, ratio = (row[key] for key in ("seconds", "cpu_seconds", "ratio"))
         extent = f"{ratio['least']:.1f}-{ratio['largest']:.1f}"
         cells = (
-            f"{wall['median']:.2f}",
+            f"{wall['median']:.3f}",
             f"{used['median']:.3f}",
             f"{ratio['median']:.1f}",
             extent,

@@ -16,14 +16,19 @@ from felid.records import RECORD
 ROOT = Path(__file__).parents[1]
 
 
-def test_pages_are_what_the_records_say() -> None:
+@pytest.fixture(scope="module")
+def pages() -> dict[Path, str]:
+    return leaderboard.made_pages(ROOT)
+
+
+def test_pages_are_what_the_records_say(pages: dict[Path, str]) -> None:
     """Red: run `make leaderboard`."""
-    for path, text in leaderboard.made_pages(ROOT).items():
+    for path, text in pages.items():
         assert path.read_text(encoding="utf-8") == text, path.name
 
 
-def test_the_short_board_is_short_and_the_long_one_has_every_system() -> None:
-    readme, long = (path.read_text(encoding="utf-8") for path in leaderboard.made_pages(ROOT))
+def test_the_short_board_is_short_and_the_long_one_has_every_system(pages: dict[Path, str]) -> None:
+    readme, long = pages.values()
     board = readme[readme.index(leaderboard.BEGIN) : readme.index(leaderboard.END)]
     assert 3 <= board.count("\n| ") - 2 <= 15
     for path in (ROOT / "reports").rglob(RECORD):

@@ -16,6 +16,7 @@ from felid.artifacts import read_json
 from felid.recipe import load_recipe
 from tests.test_pipeline import Outcome, felid_command
 
+WORDS = ("hat", "scarf", "coat", "sock", "glove", "shawl")
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
 QUICK = [
@@ -40,7 +41,7 @@ def write_shop(folder: Path, step: int = 1) -> Path:
     folder.mkdir(exist_ok=True)
     lines = [f"u{user},P{(user + step * day) % 6},2024-01-{1 + day:02d},4" for day in range(3) for user in range(8)]
     (folder / "sales.csv").write_text("\n".join(["buyer,sku,day,stars", *lines]) + "\n")
-    (folder / "goods.csv").write_text("sku,name\n" + "".join(f"P{n},warm {n} thing of wool\n" for n in range(6)))
+    (folder / "goods.csv").write_text("sku,name\n" + "".join(f"P{n},warm {word} of wool\n" for n, word in enumerate(WORDS)))
     return folder
 
 
@@ -50,6 +51,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_shop(tmp_path / "shop")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
@@ -90,6 +93,9 @@ def test_what_is_understood_is_said_and_written_as_a_recipe(shop: Path) -> None:
     assert recipe.text.columns == ("title",)
     again = check("shop", "--recipe", "shop.yaml")
     assert again.returncode == 0
+    made = felid_command("tokenize", "run", "--recipe", "shop.yaml", "embedding.dim=5")
+    assert made.returncode == 0, made.stderr
+    assert "6 items" in made.stdout
     Path("shop.yaml").write_text("seed: 3\n")
     refused = check("shop", "--recipe", "shop.yaml")
     assert refused.returncode == 2

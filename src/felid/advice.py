@@ -146,7 +146,8 @@ def suggest(known: Understanding, dataset: Dataset, filters: FilterConfig, seen_
     taken = len(np.unique(dataset.sequences().items))
     sizes = list(FULL_CODES) if taken >= FEW_ITEMS else _sizes(taken)
     if taken < FEW_ITEMS:
-        why.append(f"codes of {' x '.join(map(str, sizes))}, since only {taken} items were taken")
+        tree["embedding"] = {"kind": "lsa", "min_df": 1}
+        why.append(f"codes of {' x '.join(map(str, sizes))}, and of rare words too, since only {taken} items were taken")
     tree["quantizer"] = {"kind": "rkmeans", "sizes": sizes}
     if len(dataset.interactions) >= MIN_ALIGNED:
         tree["quantizer"] = {"kind": "rqvae", "sizes": sizes, "alignment_weight": 0.5}

@@ -112,7 +112,7 @@ def inspected(tmp_path: Path, log: str, items: str | None = None) -> tuple[dict[
 def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
     good = "".join(f"1,{item},{1_700_000_000 + item}\n" for item in range(4))
     log = f"user_id,item_id,timestamp\n{good}1,3,1700000003\n2,1,-5\n2, 1,1700000000\n3,2,12\n3,1,12\n3,0,1800000000\n"
-    items = "item_id,title\n0,a\n1,b\n2,\n3,d\n3,e\n 1,f\n5,g\n"
+    items = "item_id,title\n0,a\n1,b\n2,\n3,d\n3,e\n 1,f\n5,f\n"
     faults, dataset = inspected(tmp_path, log, items)
     assert faults == {
         "interactions with a missing, unreadable or negative time: 1 (data rows 6)": True,
@@ -125,6 +125,7 @@ def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
         "rows that are equal to an earlier one (they are dropped): 1 (data rows 5)": False,
         "items whose item_id begins or ends with a blank (ids are compared as they are): 1 (data rows 6)": False,
         "items without any text: 1 (data rows 3)": False,
+        "items that differ from another one in nothing but the item_id: 2 (data rows 6, 7)": False,
         "users with fewer than 3 interactions: 1 of 3 (first: 2)": False,
         "items that nobody took: 1 of 6": False,
     }

@@ -115,6 +115,13 @@ def test_an_evaluation_of_another_training_is_refused(reports: dict[str, Report]
         RankedRun.open(root)
 
 
+def test_ranks_of_an_older_version_are_refused(reports: dict[str, Report], tmp_path: Path) -> None:
+    old = Report(reports["lynx"].metrics, reports["lynx"].ranks.drop("group"))
+    root = run_folder(tmp_path / "run", old, "lynx")
+    with pytest.raises(ArtifactError, match="lack group, as an older felid wrote them; run `felid evaluate"):
+        RankedRun.open(root)
+
+
 def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing does not exist, expected the folder of an evaluated run"):
         RankedRun.open(tmp_path / "missing")

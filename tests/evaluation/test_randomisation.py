@@ -37,6 +37,14 @@ def test_it_is_the_share_of_all_signs_on_few_users(seed: int, discrete: bool) ->
     assert found == pytest.approx(expected, abs=error_of(expected))
 
 
+def test_sums_that_rounding_parts_are_equal() -> None:
+    """Gains of .1 and .3 make the same sums in many ways, which differ in the last bit; without a tolerance p would be .02."""
+    gap = np.random.default_rng(9).permutation([0.1] * 9 + [-0.1] * 3 + [0.7, 0.3])
+    expected = enumerated(gap)
+    assert expected > 0.03
+    assert randomisation_test(gap, np.zeros(14), np.arange(14), FLIPS) == pytest.approx(expected, abs=error_of(expected))
+
+
 def test_it_agrees_with_scipy() -> None:
     rng = np.random.default_rng(5)
     a = rng.random(300)

@@ -142,6 +142,14 @@ def test_without_variance_between_seeds_it_is_the_normal_interval_over_users() -
     assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
 
 
+def test_variances_of_seeds_and_users_add_up() -> None:
+    users, seeds = np.random.default_rng(0).normal(0, 1, 400), np.array([[0.0], [0.1]])
+    found = retrained(seeds + users, np.zeros((2, 400)), paired=True, draws=20_000)
+    between, total = 0.1**2 / 4, 0.1**2 / 4 + users.var() / 400
+    half = stats.t.ppf(0.975, total**2 / between**2) * total**0.5
+    assert found.high - found.mean == pytest.approx(half, rel=0.04)
+
+
 def test_pairing_by_seed_takes_out_what_seeds_share() -> None:
     rng = np.random.default_rng(0)
     shared, users = rng.normal(0, 0.1, (4, 1)), rng.random(200)

@@ -134,7 +134,10 @@ def _of_items(items: pl.DataFrame) -> Found:
     known = ~checks.missing_ids(items["item_id"])
     yield "items with the item_id of an earlier row", ~items["item_id"].is_first_distinct() & known, True
     if len(items.columns) > 1:
-        yield "items without any text", checks.without_text(items), False
+        blank = checks.without_text(items)
+        same = items.select(pl.struct(pl.exclude("item_id")).is_duplicated()).to_series() & ~blank
+        yield "items without any text", blank, False
+        yield "items that differ from another one in nothing but the item_id", same, False
 
 
 def _of_users(interactions: pl.DataFrame, items: pl.DataFrame | None) -> Iterator[str]:

@@ -18,6 +18,8 @@ from felid.evaluation.per_user import read_ranks
 
 WITH_IDS, WITHOUT_IDS = "ranks.parquet", "per-user.parquet"
 """Ranks as an evaluation writes them, and as records keep them: a row per user, no id of a user or an item."""
+COLUMNS = ("system", "part", "policy", "user_id", "target", "group", "rank")
+"""Of the former."""
 NO_EFFECT = ("seed", "description", "tracking", "evaluation")
 """Of a recipe: what may differ between runs of one system, except `evaluation.exclude_seen`, which models are chosen by."""
 COUNTED = ("popularity", "markov")
@@ -66,6 +68,10 @@ class RankedRun:
         if recipe is not None and any(recipe[name] != of_training.get(name, recipe[name]) for name in TRAINED):
             raise ArtifactError(
                 f"the recipe of {path} is not that of the training that was evaluated; run `felid evaluate {path}`"
+            )
+        if missing := [name for name in COLUMNS if name not in run.ranks.columns]:
+            raise ArtifactError(
+                f"ranks of {path} lack {', '.join(missing)}, as an older felid wrote them; run `felid evaluate {path}`"
             )
         return cls(path, run.ranks, True, run.metrics, recipe)
 
@@ -244,7 +250,7 @@ def _read(path: Path) -> tuple[pl.DataFrame, bool]:
     """Ranks of a file, and whether they have ids."""
     try:
         columns = pl.read_parquet_schema(path)
-        if {"system", "part", "policy", "user_id", "target", "group", "rank"} <= columns.keys():
+        if set(COLUMNS) <= columns.keys():
             return pl.read_parquet(path), True
         if any(name.count(": ") >= 2 for name in columns):
             return read_ranks(path), False

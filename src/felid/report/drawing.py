@@ -46,7 +46,7 @@ def axes(x: str, y: str, *, percent: bool = False) -> dict[str, Any]:
             "rangemode": "tozero",
             **({"tickformat": ".0%", "range": [0, 1.02]} if percent else {}),
         },
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         "bargap": 0.25,
         "showlegend": True,
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from felid.evaluation.tables import systems_of
 from felid.report.blocks import Block, Cell, Prose, Row, Section, Table
-from felid.report.runs.entrants import Entrant, length_of
+from felid.report.runs.entrants import FEW, Entrant, length_of, users
 from felid.report.runs.examples import Asked
 
 SAMPLE = 500
@@ -28,7 +28,10 @@ def cold_section(entrants: Sequence[Entrant], asked: Sequence[Asked]) -> Section
         return None
     metrics = shown[0].run.metrics
     k = length_of(metrics)
-    blocks: list[Block] = [Prose([metrics["policy"]["cold"]] if "cold" in metrics["policy"] else [], soft=True), _table(shown, k)]
+    said = [metrics["policy"]["cold"]] if "cold" in metrics["policy"] else []
+    count = metrics["test_cold"]["num_users"]
+    few = [f"{users(count)} with a cold target: too few to say how well cold items are found."] if count < FEW else []
+    blocks: list[Block] = [Prose([*said, *few], soft=True), _table(shown, k)]
     exposed = [row for one in asked if (row := _exposure(one, k)) is not None]
     if exposed:
         caption = (
@@ -55,7 +58,7 @@ def _table(entrants: Sequence[Entrant], k: int) -> Table:
         rows.append(cells)
     counts = [systems_of(entrants[0].run.metrics, suffix)[entrants[0].system]["num_users"] for suffix in ("", "_warm", "_cold")]
     head = ["system", *(f"{name}@{k}, {who}" for who in ("all", "warm", "cold") for name in ("recall", "ndcg"))]
-    caption = "All {:,} test users, the {:,} with a warm target and the {:,} with a cold one, under the headline policy.".format(
+    caption = "All {:,} test users, the {:,} with a warm target and {:,} with a cold one, under the headline policy.".format(
         *counts
     )
     return Table("cold", caption, head, [("", rows)])
@@ -67,7 +70,7 @@ def _exposure(one: Asked, k: int) -> Row | None:
     if not is_cold.any():
         return None
     targets = one.opened.test.targets
-    users = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:SAMPLE])
-    found = one.opened.rank(one.recommender, users, k)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(targets))[:SAMPLE])
+    found = one.opened.rank(one.recommender, rows, k)
     shares = is_cold[found[found >= 0]].mean(), is_cold.mean(), is_cold[targets].mean()
-    return [one.name, *(f"{100 * share:.2f} %" for share in shares), f"{len(users):,}"]
+    return [one.name, *(f"{100 * share:.2f} %" for share in shares), f"{len(rows):,}"]

@@ -67,6 +67,11 @@ def suffix_of(run: EvaluatedRun, policy: Policy) -> str:
     return "" if policy == run.policy else f"_{policy}"
 
 
+def users(count: int) -> str:
+    """`1 user`, `2 users`."""
+    return f"{count:,} user{'' if count == 1 else 's'}"
+
+
 def length_of(metrics: Metrics) -> int:
     """The length of the lists that words and tiles are about."""
     lengths = list_lengths(metrics)

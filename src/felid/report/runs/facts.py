@@ -17,7 +17,7 @@ from felid.report.drawing import PALETTE, Figure, axes, figure
 
 STAGES = ("data", "embed", "tokenize", "train", "evaluate")
 CHECKS = {"passed": ("good", "✓ passed"), "doubtful": ("watch", "! doubtful"), "failed": ("poor", "✗ failed")}
-BINS = 24
+BINS = 16
 
 
 def data_section(dataset: Dataset, place: int, heading: str) -> Section:
@@ -54,14 +54,12 @@ def _lengths(dataset: Dataset, place: int) -> Figure:
         spaced = np.geomspace(low, high + 1, BINS + 1) if high > 10 * low else np.linspace(low, high + 1, BINS + 1)
         edges = np.unique(spaced.round().astype(int))
     counts = np.histogram(lengths, edges)[0]
-    names = [
-        f"{a:,}" if b == a + 1 else f"{a:,} to {b - 1:,}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
+    names = [f"{a:,}" if b == a + 1 else f"{a:,}–{b - 1:,}" for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
     bars = go.Bar(
         x=names, y=counts.tolist(), marker={"color": PALETTE[0]}, hovertemplate="%{x} interactions: %{y:,} users<extra></extra>"
     )
     layout = {**axes("interactions of a user", "users"), "showlegend": False, "height": 280, "bargap": 0.05}
-    layout["xaxis"] |= {"type": "category"}
+    layout["xaxis"] |= {"type": "category", "tickfont": {"size": 11}}
     return figure(
         f"user-lengths-{place}", "Length of the users' sequences", "How many users have how many interactions.", [bars], layout
     )

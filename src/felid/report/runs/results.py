@@ -12,8 +12,8 @@ from felid.evaluation.compared import systems_of as systems_of_runs
 from felid.evaluation.evaluated import EvaluatedRun
 from felid.evaluation.protocol import POLICIES
 from felid.evaluation.tables import LISTS, aside_lines, difference_lines, policy_lines, systems_of
-from felid.report.blocks import Block, Bullets, Cell, Details, Prose, Row, Section, Table, Tiles
-from felid.report.runs.entrants import FEW, length_of, list_lengths, metric_names, suffix_of
+from felid.report.blocks import Block, Cell, Details, Row, Section, Table, Tiles
+from felid.report.runs.entrants import FEW, length_of, list_lengths, metric_names, suffix_of, users
 
 GROUPS = {"": "all test users", "_warm": "warm targets", "_cold": "cold targets"}
 POLICY_WORDS = {"seen_removed": "seen items removed", "seen_kept": "seen items kept"}
@@ -42,7 +42,7 @@ def claims(run: EvaluatedRun) -> list[str]:
     known = {name: cells for name, cells in run.metrics.items() if name.startswith("differences")}
     kept = {name: {other: cells[other] for other in cells if other in run.metrics["baselines"]} for name, cells in known.items()}
     few: dict[str, Any] = {"differences_cold": {}} if cold < FEW else {}
-    said = [f"test, cold targets: {cold} users have one, too few to claim anything"] if 0 < cold < FEW else []
+    said = [f"test, cold targets: {users(cold)} with one, too few to claim anything"] if 0 < cold < FEW else []
     return difference_lines({**run.metrics, **kept, **few}) + said
 
 
@@ -91,15 +91,12 @@ def results_section(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Secti
     if len(runs) > 1:
         blocks.append(_side_by_side(runs, names))
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        found: list[Block] = [_table(run, f"results-{place}"), *_level_of_ids(run, place), *_lists(run, place)]
-        policy: list[Block] = [
-            Prose(["How to read these numbers:"], soft=True),
-            Bullets(f"policy-{place}", [*policy_lines(run.metrics), *aside_lines(run.metrics)]),
-        ]
+        found: list[Block] = [_table(run, f"results-{place}", [""]), *_groups(run, place)]
+        found += [_policy(run, place), *_level_of_ids(run, place), *_lists(run, place)]
         if len(runs) > 1:
-            blocks.append(Details(f"All systems of {name}, and the policy of its numbers", [*found, *policy]))
+            blocks.append(Details(f"All systems of {name}, and the policy of its numbers", found))
         else:
-            blocks += [*found, *policy]
+            blocks += found
     return Section("results", "Results", "Results", blocks)
 
 
@@ -123,11 +120,25 @@ def _side_by_side(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Table:
     )
 
 
-def _table(run: EvaluatedRun, key: str) -> Table:
+def _groups(run: EvaluatedRun, place: int) -> list[Block]:
+    """Users with warm and with cold targets apart, where there are cold ones."""
+    if "test_cold" not in run.metrics:
+        return []
+    return [Details("Warm and cold targets apart", [_table(run, f"groups-{place}", ["_warm", "_cold"])])]
+
+
+def _policy(run: EvaluatedRun, place: int) -> Table:
+    """The words that every table of these numbers is published with."""
+    lines = (line.partition(": ") for line in (*policy_lines(run.metrics), *aside_lines(run.metrics)))
+    rows = [[topic, text] for topic, _, text in lines]
+    return Table(f"policy-{place}", "What these numbers mean.", ["policy", ""], [("", rows)], words=True)
+
+
+def _table(run: EvaluatedRun, key: str, of: Sequence[str]) -> Table:
     metrics, columns = run.metrics, list(metric_names(run.metrics))
     groups: list[tuple[str, Sequence[Row]]] = []
     for policy in (run.policy, *(p for p in POLICIES if p != run.policy)):
-        for group, words in GROUPS.items():
+        for group in of:
             suffix = f"{group}{suffix_of(run, policy)}"
             rows: list[Row] = [
                 [Cell(run.system, strong=True), *_cells(metrics, f"test{suffix}", f"intervals{suffix}", columns)]
@@ -138,8 +149,8 @@ def _table(run: EvaluatedRun, key: str) -> Table:
             if f"validation{suffix}" in metrics and rows:
                 rows.append([f"{run.system}, validation", *_values(metrics[f"validation{suffix}"], columns)])
             if rows:
-                users = metrics[f"test{suffix}"]["num_users"]
-                groups.append((f"{words}, {POLICY_WORDS[policy]} ({users:,} users)", rows))
+                count = metrics[f"test{suffix}"]["num_users"]
+                groups.append((f"{GROUPS[group]}, {POLICY_WORDS[policy]} ({users(count)})", rows))
     level = f"{100 * run.config.level:g} %"
     return Table(
         key, f"Systems and metrics on the test part; of {run.system} with {level} intervals.", ["system", *columns], groups
@@ -185,4 +196,4 @@ def _lists(run: EvaluatedRun, place: int) -> list[Block]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
+    return "" if value is None else f"{value:.4f}" if abs(value) < 1 else f"{value:,.2f}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
 
 from felid.report.blocks import Block, Cell, Details, Figures, Prose, Row, Section, Table
 from felid.report.drawing import REST, Figure, axes, colour_of, figure
-from felid.report.runs.entrants import FEW, Entrant
+from felid.report.runs.entrants import FEW, Entrant, users
 
 HEADINGS = {
     "popularity": "By how popular the target is",
@@ -19,6 +20,8 @@ HEADINGS = {
     "warm_cold": "Warm and cold targets",
 }
 METRICS = ("recall", "ndcg")
+LABEL_WIDTH = 8
+"""Most characters of a line under a group of bars, but for longer words."""
 Groups = Sequence[Mapping[str, Any]]
 
 
@@ -36,10 +39,8 @@ def slices_section(entrants: Sequence[Entrant], k: int) -> Section | None:
         "Bars are means, the lines on them intervals over the users of a group. Groups differ in how hard they are: compare "
         "systems within a group, not groups."
     )
-    small = sorted({HEADINGS.get(name, name) for name in names for group in found[name] if group["num_users"] < FEW})
-    note = (
-        [f"Some groups have fewer than {FEW} users, and little can be said of them: {'; '.join(small).lower()}."] if small else []
-    )
+    small = [f"{group['group']} ({group['num_users']})" for name in names for group in found[name] if group["num_users"] < FEW]
+    note = [f"Little can be said of groups of fewer than {FEW} users: {', '.join(dict.fromkeys(small))}."] if small else []
     blocks: list[Block] = [Prose([said, *note], soft=True), Figures(figures), Details("The numbers of these figures", numbers)]
     return Section("slices", "Slices", "Slices", blocks)
 
@@ -57,7 +58,7 @@ def _beside(name: str, groups: Groups, entrants: Sequence[Entrant]) -> list[tupl
 
 
 def _figure(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]], k: int) -> Figure:
-    labels = [f"{html.escape(str(group['group']))}<br>{group['num_users']:,} users" for group in groups]
+    labels = [_label(group) for group in groups]
     metric = f"recall@{k}"
     traces = []
     for place, (entrant, own) in enumerate(shown):
@@ -84,10 +85,16 @@ def _figure(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]], 
             )
         )
     layout = axes("", metric)
-    layout["xaxis"] |= {"type": "category"}
+    layout["xaxis"] |= {"type": "category", "tickangle": 0, "tickfont": {"size": 10}}
     meanings = [f"{group['group']}: {group['meaning']}" for group in groups if group.get("meaning")]
     text = "; ".join(meanings) if len({group.get("meaning") for group in groups}) > 1 else str(groups[0].get("meaning", ""))
     return figure(f"slice-{_plain(name)}", HEADINGS.get(name, name), text[:1].upper() + text[1:], traces, layout)
+
+
+def _label(group: Mapping[str, Any]) -> str:
+    """The name of a group in lines that fit beside others on a phone, and its users."""
+    lines = [html.escape(part) for part in wrap(str(group["group"]), LABEL_WIDTH)]
+    return "<br>".join([*lines, users(group["num_users"])])
 
 
 def _table(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]]) -> Table:
@@ -99,7 +106,7 @@ def _table(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]]) -
             [entrant.name, *(_cell(own[place]["systems"][entrant.system].get(metric)) for metric in columns)]
             for entrant, own in shown
         ]
-        rows.append((f"{group['group']} ({group['num_users']:,} users)", cells))
+        rows.append((f"{group['group']} ({users(group['num_users'])})", cells))
     return Table(f"slice-{_plain(name)}", f"{HEADINGS.get(name, name)}, with intervals.", ["system", *columns], rows)
 
 
