@@ -50,9 +50,9 @@ def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
     model = what.fit(tmp_path)
     progress = load_progress(tmp_path)
     assert not model.training
-    wanted = {progress.last_checkpoint, "progress.json"}
+    wanted = {progress.last_checkpoint, "progress.json", "provenance.json", "chosen_on_checkpoint.npy"}
     wanted |= {"item_vectors"} if kind != "tiger" else set()
-    wanted |= {"search.json"} if "fused" in model.modes else set()
+    wanted |= {"search.json", "chosen_on_weights.npy"} if "fused" in model.modes else set()
     assert {path.name for path in tmp_path.iterdir()} == wanted
     assert not list(tmp_path.rglob("state.pt")), "only resuming needs it"
     mode = "generative" if kind == "tiger" else "dense"
