@@ -218,7 +218,7 @@ def test_tiger_runs_with_the_same_recipe(tmp_path: Path) -> None:
 
 def test_interrupted_training_resumes_and_leaves_nothing_half(tmp_path: Path) -> None:
     """SIGINT in the middle of training: exit code 130 and no train artifact; the same command goes on from there."""
-    command = ["run", "tiny", *SMALL, "training.epochs=6", "training.checkpoint_seconds=0.01", "--out", str(tmp_path)]
+    command = ["run", "tiny", *SMALL, "training.epochs=6", "training.checkpoint_seconds=0.3", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "felid", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -419,8 +419,9 @@ def test_a_search_that_cannot_be_is_refused_before_anything_is_made(overrides: l
 
 
 def test_metrics_of_another_model_do_not_stay(tmp_path: Path) -> None:
-    Pipeline(small(), tmp_path).run()
-    Pipeline(small("seed=9"), tmp_path).run("train")
+    Pipeline(small("training.epochs=1"), tmp_path).run()
+    assert (tmp_path / "metrics.json").is_file()
+    Pipeline(small("training.epochs=1", "seed=9"), tmp_path).run("train")
     assert not (tmp_path / "metrics.json").exists()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from felid.data.histories import HeldOut, LeaveOneOut, Sequences
 from felid.errors import RequestError
-from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, print_metrics
+from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run, print_metrics, tables
 from felid.evaluation.lists import diversity_at_k, gini_at_k
 from felid.evaluation.report import DataFacts
 from felid.metrics import ndcg_at_k, recall_per_user
@@ -173,13 +173,18 @@ def test_the_policy_says_how_many_validation_targets_no_choice_has_seen() -> Non
     assert len(split.selection().targets) == 1
 
 
-def test_the_console_shows_warm_and_cold_where_some_are_cold(cold_report: Report, report: Report) -> None:
+def test_the_console_shows_warm_and_cold_where_some_are_cold(
+    cold_report: Report, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = printed(cold_report.metrics)
     rows = [line.split() for line in text.splitlines()]
     assert ["lynx", "removed", "cold", "1.0000", "1.0000", "1.0000", "1.0000"] in rows
     assert ["lynx,", "dense", "removed", "warm", "1.0000", "1.0000", "1.0000", "1.0000"] in rows
     assert "1 items for test and 1 others for validation (by hand); 2 test users" in text
-    assert "test, cold targets, recall@3: lynx is above markov by 1.0000" in text
+    assert "test, cold targets: 2 users with one, too few to claim anything" in text
+    assert "cold targets, recall@3" not in text
+    monkeypatch.setattr(tables, "FEW", 2)
+    assert "test, cold targets, recall@3: lynx is above markov by 1.0000" in printed(cold_report.metrics)
     assert "targets" not in printed(report.metrics).split("candidates")[0]
     assert not any("cold" in key or "warm" in key for key in report.metrics)
 

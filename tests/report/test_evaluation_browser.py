@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def check_drawn(page: Page, keys: list[str], width: int, *, page_too: bool = Tru
         """keys => keys.map((key) => {
           const svg = document.querySelector(`#plot-${key} svg.main-svg`);
           const box = svg.getBoundingClientRect();
-          return [key, svg.querySelectorAll("path[d]").length, box.width, box.height];
+          const place = svg.closest(".plot").getBoundingClientRect();
+          return [key, svg.querySelectorAll("path[d]").length, box.width, Math.min(box.height, place.height)];
         })""",
         keys,
     )
@@ -69,14 +71,14 @@ def test_a_phone_in_the_dark_shows_it_without_scrolling_sideways(page: Page, key
     page.emulate_media(color_scheme="dark")
     expect(page.locator("body")).to_have_css("background-color", "rgb(17, 20, 24)")
     expect(page.locator("#plot-recall-at-k .xtitle")).to_have_css("fill", "rgb(232, 235, 239)")
-    page.wait_for_function(f"document.querySelector('#plot-{keys[-1]} svg.main-svg').getBoundingClientRect().width < {PHONE}")
+    expect(page.locator(f"#plot-{keys[-1]} svg.main-svg").first).to_have_css("width", re.compile(r"3\d\dpx"))  # drawn last
     check_drawn(page, keys, PHONE)
     page.screenshot(path=tmp_path / "phone.png", full_page=True)
     page.set_viewport_size({"width": 1200, "height": 900})
 
 
 def test_paper_is_white_and_has_what_was_folded(page: Page, keys: list[str]) -> None:
-    page.emulate_media(color_scheme="dark")
+    page.emulate_media(color_scheme="dark", media="print")
     folded = page.locator("details:not([open])")
     assert folded.count() > 3
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
@@ -86,7 +88,7 @@ def test_paper_is_white_and_has_what_was_folded(page: Page, keys: list[str]) -> 
     check_drawn(page, keys, 700, page_too=False)
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert folded.count() > 3
-    page.emulate_media(color_scheme="light")
+    page.emulate_media(color_scheme="light", media="screen")
 
 
 def test_the_contents_lead_to_every_part(page: Page) -> None:

@@ -25,7 +25,7 @@ from tests.training.world import SHORT, Setting
 LEARN = TrainingConfig(epochs=12, batch_targets=32, learning_rate=5e-3, warmup_share=0.1, patience=0, precision="fp32")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "liger" else ()) for kind in KINDS])
 def test_learns_the_toy_world(kind: Kind, tmp_path: Path) -> None:
     changes = {"dense_weight": 0} if kind == "lynx" else {"history": 4, "user_buckets": 0}
     config = config_of(kind, width=32, feed_forward=64, dropout=0.0, **changes)

@@ -182,6 +182,7 @@ def failing(place: str, calls: Iterator[None]) -> object:
     return call
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_a_random_step_leaves_whole_checkpoints_and_resumes(tmp_path: Path) -> None:
     name = "lynx, averaged"
     config, whole = SETTINGS[name][2].model_copy(update={"epochs": 8}), Setting.named(name)

@@ -19,6 +19,8 @@ from felid.evaluation.statistics import Difference
 Metrics = Mapping[str, Any]
 GROUPS = ("_warm", "_cold")
 SHOWN = ("recall@", "ndcg@")
+FEW = 30
+"""Little can be said of fewer users."""
 LISTS = {
     "gini": ("gini", ".4f"),
     "average_popularity": ("popularity", ",.1f"),
@@ -86,7 +88,11 @@ def _other_users(users: Mapping[str, Any]) -> list[str]:
 def difference_lines(metrics: Metrics) -> list[str]:
     """The first system against each other one on test, all and cold targets, headline policy, largest k: what may be claimed."""
     lines = []
+    cold = metrics.get("test_cold", {}).get("num_users", 0)
     for suffix, what in (("", "test"), ("_cold", "test, cold targets,")):
+        if suffix and cold < FEW:
+            lines += [f"test, cold targets: {cold} user{'s' * (cold > 1)} with one, too few to claim anything"] if cold else []
+            continue
         for other, cells in metrics.get(f"differences{suffix}", {}).items():
             largest = max(int(name.split("@")[1]) for name in cells)
             for name in (n for n in cells if n.startswith(SHOWN) and n.endswith(f"@{largest}")):
@@ -149,7 +155,8 @@ def systems_of(metrics: Metrics, suffix: str = "") -> dict[str, Metrics]:
     """
     if f"test{suffix}" not in metrics:
         return {}
-    return {metrics["system"]: metrics[f"test{suffix}"], **metrics[f"variants{suffix}"], **metrics[f"baselines{suffix}"]}
+    others = (metrics.get(f"{name}{suffix}", {}) for name in ("variants", "baselines"))
+    return {metrics["system"]: metrics[f"test{suffix}"]} | {name: values for part in others for name, values in part.items()}
 
 
 def _block(metrics: Metrics, suffix: str) -> dict[str, Metrics]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from felid.evaluation.tables import systems_of
+from felid.evaluation.tables import FEW, systems_of
 from felid.report.blocks import Block, Cell, Prose, Row, Section, Table
-from felid.report.runs.entrants import FEW, Entrant, length_of, users
+from felid.report.runs.entrants import Entrant, length_of, users
 from felid.report.runs.examples import Asked
 
 SAMPLE = 500

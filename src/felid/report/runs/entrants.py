@@ -16,8 +16,6 @@ from felid.evaluation.tables import Metrics
 
 LIST_LENGTH = 10
 """What is said in words is about the longest lists of at most so many items."""
-FEW = 30
-"""Little can be said of fewer users."""
 
 
 @dataclass(frozen=True, eq=False)

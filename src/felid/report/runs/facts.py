@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,26 +68,24 @@ def _lengths(dataset: Dataset, place: int) -> Figure:
 
 def checks_section(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Section | None:
     """What was looked for before the evaluation, the doubtful first; None where no run was checked."""
+    counts = check_counts(runs, names)
     blocks: list[Block] = []
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        checks = run.metrics.get("checks", [])
-        if checks:
-            ordered = sorted(checks, key=lambda check: -list(CHECKS).index(check["status"]))
-            said = f"{name}: {count_of(checks)}" if len(runs) > 1 else count_of(checks)
-            blocks += [
-                Prose([f"{said[:1].upper()}{said[1:]}."]),
-                Findings(f"checks-{place}", [_finding(check) for check in ordered]),
-            ]
+        if name in counts:
+            ordered = sorted(run.metrics["checks"], key=lambda check: -list(CHECKS).index(check["status"]))
+            blocks += [Prose([counts[name]]), Findings(f"checks-{place}", [_finding(check) for check in ordered])]
     return Section("checks", "Leak and sanity checks", "Checks", blocks) if blocks else None
 
 
-def count_of(checks: Sequence[Mapping[str, str]]) -> str:
-    """How many checks there were, in words; "" for none."""
-    if not checks:
-        return ""
-    counts = {status: sum(check["status"] == status for check in checks) for status in CHECKS}
-    found = [f"{count} {status}" for status, count in counts.items() if count]
-    return f"of {len(checks)} leak and sanity checks {', '.join(found)}"
+def check_counts(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> dict[str, str]:
+    """By the name of a run that was checked, how many checks there were, in a sentence."""
+    sentences = {}
+    for run, name in zip(runs, names, strict=True):
+        found = Counter(check["status"] for check in run.metrics.get("checks", []))
+        if found:
+            said = ", ".join(f"{found[status]} {status}" for status in CHECKS if found[status])
+            sentences[name] = f"{f'{name}: of' if len(runs) > 1 else 'Of'} {found.total()} leak and sanity checks {said}."
+    return sentences
 
 
 def _finding(check: Mapping[str, str]) -> Finding:

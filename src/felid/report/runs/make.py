@@ -9,7 +9,7 @@ from rich.console import Console
 
 from felid.artifacts import write_text
 from felid.data.dataset import Dataset
-from felid.errors import ArtifactError, RequestError
+from felid.errors import FelidError, RequestError
 from felid.evaluation.evaluated import EvaluatedRun
 from felid.progress import progress_bar
 from felid.report.blocks import Section, figures_of
@@ -18,7 +18,7 @@ from felid.report.runs.cold import cold_section
 from felid.report.runs.curves import against_k, learning_section
 from felid.report.runs.entrants import entrants_of, length_of, names_of
 from felid.report.runs.examples import MOST_SYSTEMS, Asked, examples_section
-from felid.report.runs.facts import checks_section, count_of, data_section, environment_section, recipe_section
+from felid.report.runs.facts import check_counts, checks_section, data_section, environment_section, recipe_section
 from felid.report.runs.ids import ids_section, runs_with_ids
 from felid.report.runs.opened import Opened
 from felid.report.runs.results import claims, compared, results_section, summary_of, tiles_of
@@ -60,18 +60,20 @@ def page_of(runs: Sequence[EvaluatedRun], console: Console, *, examples: bool = 
     with progress_bar(console, "reporting", total=PARTS + (MOST_SYSTEMS if examples else 0), unit="parts") as bar:
         asked, missing = _ask(runs, names) if examples else ([], ["Examples were not asked for (--no-examples)."])
         sections = []
-        for section in _sections(runs, names, data, asked):
+        for section in _sections(runs, names, data, asked, missing):
             bar.advance()
             sections += [] if section is None else [section]
     on = " and ".join(dict.fromkeys(dataset.name for dataset, _ in data.values())) or "data that are gone"
-    checked = [f"{found[:1].upper()}{found[1:]}."] if (found := count_of(first.metrics.get("checks", []))) else []
     return render(
         "evaluation.html",
         [figure for section in sections for figure in figures_of(section.blocks)],
         styles=("evaluation.css",),
         title="evaluation report",
         heading=f"{first.system} on {on}" if len(runs) == 1 else f"{len(runs)} runs on {on}",
-        summary=[summary_of(first, on), *checked],
+        summary=[
+            f"{f'The first run, {names[0]}: ' * (len(runs) > 1)}{summary_of(first, on)}",
+            *check_counts(runs, names).values(),
+        ],
         claims=[*(compared(runs) if len(runs) > 1 else []), *claims(first)],
         tiles=tiles_of(first),
         sections=sections,
@@ -96,7 +98,7 @@ def _ask(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> tuple[list[Asked
     for run, name in zip(runs[:MOST_SYSTEMS], names, strict=False):
         try:
             opened = Opened.of(run)
-        except ArtifactError as error:
+        except FelidError as error:
             missing.append(f"No examples of {name}: {error}.")
             continue
         systems = opened.systems if len(runs) == 1 else opened.systems[:1]
@@ -105,9 +107,9 @@ def _ask(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> tuple[list[Asked
 
 
 def _sections(
-    runs: Sequence[EvaluatedRun], names: Sequence[str], data: Datasets, asked: Sequence[Asked]
+    runs: Sequence[EvaluatedRun], names: Sequence[str], data: Datasets, asked: Sequence[Asked], missing: list[str]
 ) -> Iterator[Section | None]:
-    """In the order of the page; None where there is nothing to say."""
+    """In the order of the page; None where there is nothing to say. `missing` is told what cannot be said."""
     first = runs[0]
     entrants = entrants_of(runs, names)
     yield results_section(runs, names)
@@ -116,7 +118,10 @@ def _sections(
     yield slices_section(entrants, length_of(first.metrics))
     with_ids = runs_with_ids(runs, names)
     for place, (run, of) in enumerate(with_ids.values()):
-        yield ids_section(run, of, place, alone=len(of) == len(runs))
+        try:
+            yield ids_section(run, of, place, alone=len(of) == len(runs))
+        except FelidError as error:  # made by a version whose settings this one does not read
+            missing.append(f"Nothing on the IDs of {', '.join(of)}: {error}.")
     yield cold_section(entrants, asked)
     if asked:
         yield examples_section(asked)

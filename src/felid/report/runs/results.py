@@ -13,7 +13,7 @@ from felid.evaluation.evaluated import EvaluatedRun
 from felid.evaluation.protocol import POLICIES
 from felid.evaluation.tables import LISTS, aside_lines, difference_lines, policy_lines, systems_of
 from felid.report.blocks import Block, Cell, Details, Row, Section, Table, Tiles
-from felid.report.runs.entrants import FEW, length_of, list_lengths, metric_names, suffix_of, users
+from felid.report.runs.entrants import length_of, list_lengths, metric_names, suffix_of, users
 
 GROUPS = {"": "all test users", "_warm": "warm targets", "_cold": "cold targets"}
 POLICY_WORDS = {"seen_removed": "seen items removed", "seen_kept": "seen items kept"}
@@ -37,13 +37,10 @@ def _with_interval(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def claims(run: EvaluatedRun) -> list[str]:
-    """What may be said of the run's first system beside the baselines; nothing is said of a few users with cold targets."""
-    cold = run.metrics.get("test_cold", {}).get("num_users", 0)
+    """What may be said of the run's first system beside the baselines."""
     known = {name: cells for name, cells in run.metrics.items() if name.startswith("differences")}
     kept = {name: {other: cells[other] for other in cells if other in run.metrics["baselines"]} for name, cells in known.items()}
-    few: dict[str, Any] = {"differences_cold": {}} if cold < FEW else {}
-    said = [f"test, cold targets: {users(cold)} with one, too few to claim anything"] if 0 < cold < FEW else []
-    return difference_lines({**run.metrics, **kept, **few}) + said
+    return difference_lines({**run.metrics, **kept})
 
 
 def compared(runs: Sequence[EvaluatedRun]) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from felid.evaluation.tables import FEW
 from felid.report.blocks import Block, Cell, Details, Figures, Prose, Row, Section, Table
 from felid.report.drawing import REST, Figure, axes, colour_of, figure
-from felid.report.runs.entrants import FEW, Entrant, users
+from felid.report.runs.entrants import Entrant, users
 
 HEADINGS = {
     "popularity": "By how popular the target is",
@@ -20,6 +21,8 @@ HEADINGS = {
     "warm_cold": "Warm and cold targets",
 }
 METRICS = ("recall", "ndcg")
+BESIDE = 0.5
+"""Opacity of the bars of baselines."""
 LABEL_WIDTH = 8
 """Most characters of a line under a group of bars, but for longer words."""
 Groups = Sequence[Mapping[str, Any]]
@@ -68,10 +71,7 @@ def _figure(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]], 
                 x=labels,
                 y=[cell and cell["value"] for cell in cells],
                 name=html.escape(entrant.name),
-                marker={
-                    "color": colour_of(place),
-                    **({"pattern": {"shape": "/", "size": 5, "solidity": 0.25}} if entrant.is_baseline else {}),
-                },
+                marker={"color": colour_of(place), "opacity": BESIDE if entrant.is_baseline else 1},
                 error_y={
                     "type": "data",
                     "symmetric": False,
