@@ -258,3 +258,28 @@ def lock(root: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ArtifactError(f"another felid process is working in {root}; wait for it or choose another --out") from error
         yield
+
+
+def recover_folder(folder: Path) -> None:
+    """Bring back a folder whose replacement died between the two renames of `replace_folder`."""
+    old = folder.with_name(f".{folder.name}.felid-old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside the wanted one and rename it, so that a reader sees the former one or the new one, never a part."""
+    recover_folder(folder)
+    part, old = folder.with_name(f".{folder.name}.felid-part"), folder.with_name(f".{folder.name}.felid-old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write(part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(part, folder)
+    shutil.rmtree(old, ignore_errors=True)

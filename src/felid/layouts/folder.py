@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from felid.artifacts import file_digest, read_json, versions, write_json
+from felid.artifacts import file_digest, read_json, recover_folder, replace_folder, versions, write_json
 from felid.errors import ArtifactError, RequestError
 
 NOTE = "felid-export.json"
@@ -35,26 +33,17 @@ def publish(folder: Path, write: Write, note: Mapping[str, Any]) -> None:
         RequestError: the folder holds something else.
     """
     folder = folder.resolve()
-    part, old = folder.with_name(f".{folder.name}.felid-part"), folder.with_name(f".{folder.name}.felid-old")
-    if old.exists() and not folder.exists():
-        os.rename(old, folder)  # a process died between the two renames below
+    recover_folder(folder)
     if folder.exists() and not (folder / NOTE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--out {folder} exists and holds no export of felid; choose another folder")
     _check_nothing_added(folder)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+
+    def fill(part: Path) -> None:
         write(part)
         files = {str(path.relative_to(part)): file_digest(path) for path in sorted(part.rglob("*")) if path.is_file()}
         write_json(part / NOTE, {**note, "files": files, "versions": versions()})
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+    replace_folder(folder, fill)
 
 
 def _check_nothing_added(folder: Path) -> None:

@@ -7,14 +7,13 @@ for each run `metrics.json`, `recipe.json` and `per-user.parquet` (ranks without
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from felid import machine
-from felid.artifacts import Artifact, find_artifact, read_json, write_json, write_text
+from felid.artifacts import Artifact, find_artifact, read_json, replace_folder, write_json, write_text
 from felid.errors import ArtifactError, RequestError
 from felid.evaluation.evaluated import EvaluatedRun
 from felid.evaluation.per_user import pooled_figures, write_ranks
@@ -54,27 +53,8 @@ def record(roots: Sequence[Path], out: Path, name: str | None = None, *, replace
         return folder, False
     recipes = [_recipe(run) for run in runs]
     _check_one_recipe(roots, recipes)
-    publish(folder, lambda part: _fill(part, folder.name, runs, recipes))
+    replace_folder(folder, lambda part: _fill(part, folder.name, runs, recipes))
     return folder, True
-
-
-def publish(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder beside the wanted one and rename it, so that a reader sees the old record or the new one, never a part."""
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        os.rename(old, folder)  # a process died between the two renames below
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        write(part)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def parts_of(root: Path, stages: Mapping[str, Artifact]) -> dict[str, Artifact]:
