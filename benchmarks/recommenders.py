@@ -2,7 +2,7 @@
 
 - `run`: every system with every seed, `felid train` and `felid evaluate` (which reads test: not before all choices are made).
 - `table`: what the runs so far say, pooled over seeds: both policies, intervals, paired differences.
-- `quality`: lynx with a short schedule: minutes of the whole command from raw data on, and what it reaches on test.
+- `quality`: lynx with a short schedule: minutes of the whole command from the data files on, and what it reaches on test.
 - `refit`: lynx that also trains on validation targets, those of most users: a row of its own, comparable with no other.
 - `ablation`: lynx with one thing changed at a time, on validation alone; with `--settings benchmarks/shares.yaml` the share of
   unmasked cross-entropy, on held-out items.

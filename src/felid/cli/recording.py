@@ -12,7 +12,7 @@ from felid.cli.shared import app, console
 
 @app.command()
 def record(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders; several are seeds of one recipe.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders; several are seeds of one recipe.", metavar="RUN")],
     out: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("reports"),
     name: Annotated[str | None, typer.Option(help="Folder of this record; default: the name of the (first) run folder.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In place of another record of that name.")] = False,

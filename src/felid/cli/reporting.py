@@ -13,7 +13,7 @@ from felid.cli.shared import app, console
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Evaluated run folders; the first is held against the others.", metavar="RUN...")
+        list[Path], typer.Argument(help="Evaluated run folders; the first is held against the others.", metavar="RUN")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file.", metavar="FILE.html")],
     no_examples: Annotated[

@@ -8,15 +8,13 @@ refused. What `fused` needs beside the model (weights chosen on validation, tran
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.artifacts import MANIFEST, file_digest, read_json, versions, write_json
+from felid.artifacts import MANIFEST, file_digest, read_json, recover_folder, replace_folder, versions, write_json
 from felid.errors import ArtifactError
 from felid.models import load_model, save_model
 from felid.models.base import Catalogue, Model
@@ -30,21 +28,19 @@ M = TypeVar("M", bound=Model)
 
 def save_pretrained(model: Model, folder: Path) -> None:
     """Write a model with its catalogue; a model that was there before stays until the new one is whole."""
-    folder = _restored(folder)
+    folder = folder.resolve()
+    recover_folder(folder)
     if folder.exists() and not _is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ArtifactError(f"{folder} exists and holds no saved model; choose another folder")
-    part, old = folder.with_name(f".{folder.name}.felid-part"), _former(folder)
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    (part / CATALOGUE).mkdir(parents=True)
-    save_model(part, model)
-    _save_catalogue(part / CATALOGUE, model.catalogue)
-    files = {str(path.relative_to(part)): file_digest(path) for path in sorted(part.rglob("*")) if path.is_file()}
-    write_json(part / MANIFEST, {"kind": KIND, "files": files, "versions": versions()})
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+    def fill(part: Path) -> None:
+        (part / CATALOGUE).mkdir()
+        save_model(part, model)
+        _save_catalogue(part / CATALOGUE, model.catalogue)
+        files = {str(path.relative_to(part)): file_digest(path) for path in sorted(part.rglob("*")) if path.is_file()}
+        write_json(part / MANIFEST, {"kind": KIND, "files": files, "versions": versions()})
+
+    replace_folder(folder, fill)
 
 
 def from_pretrained(kind: type[M], folder: Path) -> M:
@@ -57,7 +53,8 @@ def from_pretrained(kind: type[M], folder: Path) -> M:
     Raises:
         ArtifactError: not a saved model, not a whole one, or one of another kind.
     """
-    folder = _restored(folder)
+    folder = folder.resolve()
+    recover_folder(folder)
     if not _is_model(folder):
         raise ArtifactError(f"{folder} holds no saved model; give a folder that model.save_pretrained wrote")
     for name, digest in read_json(folder / MANIFEST, ("files",))["files"].items():
@@ -68,19 +65,6 @@ def from_pretrained(kind: type[M], folder: Path) -> M:
         found = type(model).__name__
         raise ArtifactError(f"{folder} holds a {found}, expected a {kind.__name__}; use {found}.from_pretrained")
     return model
-
-
-def _former(folder: Path) -> Path:
-    """Where a model lies while another one takes its name."""
-    return folder.with_name(f".{folder.name}.felid-old")
-
-
-def _restored(folder: Path) -> Path:
-    """The folder by its own name; where a save was interrupted between its last two steps, with the former model back in it."""
-    folder = folder.resolve()
-    if not folder.exists() and _former(folder).exists():
-        os.rename(_former(folder), folder)
-    return folder
 
 
 def _is_model(folder: Path) -> bool:
