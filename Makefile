@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUT ?= runs/demo
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= auto
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -32,7 +33,7 @@ demo: setup ## MovieLens-100K from raw data to recommendations, a few minutes on
 	$(BIN)/felid recommend $(DEMO_OUT) --user 1 -k 10
 
 test: setup ## default tests, no network, within 5 minutes on 2 cores
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 slow: setup ## tests marked slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
