@@ -12,7 +12,7 @@ import torch
 
 import felid
 from felid.artifacts import open_artifact, read_json, read_run
-from felid.config import as_tree
+from felid.config import as_tree, load_tree
 from felid.data.sources import load_dataset
 from felid.embedding import item_texts
 from felid.evaluation.names import liger_names
@@ -35,6 +35,7 @@ SMALL = [
     *("training.epochs=2", "training.batch_targets=64", "evaluation.bootstrap=20", "search.num_beams=12"),
     *("search.hybrid_candidates=10", "evaluation.oracle_pool=true"),
 ]
+RECIPES = Path(felid.__file__).parent / "recipes"
 
 
 def small(*overrides: str) -> Recipe:
@@ -104,6 +105,23 @@ def test_hybrid_is_evaluated_for_any_model_with_both_heads(tmp_path: Path) -> No
     metrics = read_json(tmp_path / "metrics.json")
     assert metrics["system"] == "lynx, hybrid"
     assert {"lynx", "lynx, dense", "lynx, generative", "lynx, hybrid, oracle pool"} == set(metrics["variants"])
+
+
+@pytest.mark.parametrize(
+    ("name", "switches", "modes"),
+    [
+        ("liger-no-text", {"add_input_embedding"}, ("hybrid", "generative", "dense")),
+        ("liger-no-dense", {"use_output_embedding"}, ("generative",)),
+        ("liger-no-text-no-dense", {"add_input_embedding", "use_output_embedding"}, ("generative",)),
+    ],
+)
+def test_ablations_are_recipes(name: str, switches: set[str], modes: tuple[str, ...]) -> None:
+    """Text input off, dense head off, both off: nothing else differs."""
+    ablated, whole = load_recipe(name), load_recipe("liger")
+    model = whole.model.model_copy(update=dict.fromkeys(switches, False))
+    assert ablated == whole.model_copy(update={"model": model, "description": ablated.description})
+    assert ablated.model.modes == modes
+    assert load_recipe(name, ["training.epochs=2"]).training == whole.training.model_copy(update={"epochs": 2})
 
 
 @pytest.mark.parametrize("recipe", ["liger", "liger-short"])
@@ -233,10 +251,11 @@ def test_offline_wandb_has_the_published_names(run: Path, tmp_path: Path) -> Non
     assert told["_step"] == int(progress.best_checkpoint.partition("-")[2])
 
 
-@pytest.mark.parametrize("ablation", ["model.add_input_embedding=false", "model.use_output_embedding=false"])
-def test_an_ablated_model_runs(ablation: str, tmp_path: Path) -> None:
-    Pipeline(small(ablation, "training.epochs=1"), tmp_path).run()
+@pytest.mark.parametrize("name", ["liger-no-text", "liger-no-dense", "liger-no-text-no-dense"])
+def test_an_ablated_model_runs(name: str, tmp_path: Path) -> None:
+    switches = [f"model.{switch}=false" for switch in load_tree(RECIPES / f"{name}.yaml")["model"]]
+    Pipeline(small(*switches, "training.epochs=1"), tmp_path).run()
     metrics = read_json(tmp_path / "metrics.json")
-    is_dense = "output" not in ablation
+    is_dense = "no-dense" not in name
     assert ("liger, dense" in metrics["systems"]) == is_dense
     assert ("hybrid" in metrics["policy"]) == is_dense

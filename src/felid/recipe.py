@@ -36,7 +36,7 @@ from felid.quantize.catalogue import ColdConfig, TokenizeConfig
 from felid.quantize.resolve import CollisionConfig, SuffixConfig
 from felid.quantize.rkmeans import RKMeansConfig
 from felid.quantize.rqvae import RQVAEConfig
-from felid.ranking import SearchConfig
+from felid.search.config import SearchConfig
 from felid.tracking import Tracker, TrackingConfig
 from felid.training import TrainingConfig
 from felid.warmup import CollaborativeConfig, WarmupConfig
@@ -179,7 +179,7 @@ def names() -> list[str]:
 
 
 def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Resolve a shipped recipe by name, or a YAML or JSON file.
+    """Resolve a shipped recipe by name, or a YAML or JSON file; either may name a shipped one under `base` and say what differs.
 
     Raises:
         RecipeError: no such recipe, an unknown key or a value that does not fit.
@@ -189,8 +189,17 @@ def load_recipe(recipe: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def _tree(recipe: str | Path) -> Tree:
     if str(recipe) in names():
-        tree: Tree = yaml.safe_load(files("felid").joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8"))
-        return tree
+        return _on_base(yaml.safe_load(files("felid").joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8")))
     if Path(recipe).suffix not in (".yaml", ".yml", ".json"):
         raise RecipeError(f"no recipe is called {str(recipe)!r}; known: {', '.join(names())}, or give a .yaml or .json file")
-    return load_tree(Path(recipe))
+    return _on_base(load_tree(Path(recipe)))
+
+
+def _on_base(tree: Tree) -> Tree:
+    """What a file says on top of the shipped recipe that it names under `base`, if it does."""
+    if "base" not in tree:
+        return tree
+    base, change = tree["base"], {key: value for key, value in tree.items() if key != "base"}
+    if base not in names():
+        raise RecipeError(f"base is {base!r}, which is no recipe that ships with felid; known: {', '.join(names())}")
+    return merge(_tree(base), change)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from felid.artifacts import write_json
-from felid.errors import ArtifactError, RequestError
+from felid.errors import ArtifactError, FelidWarning, RequestError
 from felid.layouts import LAYOUTS, export_run, import_layout
+from felid.layouts.comparison import different
 from felid.layouts.folder import publish
 from felid.layouts.source import RunSource
 from felid.pipeline import Pipeline
@@ -106,7 +107,11 @@ def test_a_part_of_an_export_is_not_taken_for_the_whole(full: Path, tmp_path: Pa
 
 
 def test_the_comparison_has_a_row_per_system_and_run(full: Path, kmeans: Path, tmp_path: Path) -> None:
-    folder = export_run(full, "re-tiger", tmp_path / "out", compare=[full, kmeans])
+    with pytest.warns(
+        FelidWarning, match=r"kmeans has no evaluation of its model, so .* no row of it; run `felid evaluate"
+    ) as told:
+        folder = export_run(full, "re-tiger", tmp_path / "out", compare=[full, kmeans])
+    assert len(told) == 1
     rows = [line.split(" | ") for line in (folder / "comparison.md").read_text().splitlines() if line.startswith("| ")]
     head, *body = rows
     metrics = json.loads((full / "metrics.json").read_text())
@@ -114,6 +119,18 @@ def test_the_comparison_has_a_row_per_system_and_run(full: Path, kmeans: Path, t
     assert body[0][head.index("recall@10")].strip(" |") == f"{metrics['test']['recall@10']:.4f}"
     assert len(body) % 2 == 0 and body[: len(body) // 2] == body[len(body) // 2 :]  # kmeans is not evaluated and has no row
     assert not (export_run(kmeans, "liger", tmp_path / "other") / "comparison.md").exists()
+
+
+def test_settings_of_compared_runs_are_those_that_they_do_not_share() -> None:
+    wide = {"model": {"kind": "tiger", "width": 128, "heads": 6}, "seed": 11, "collaborative": None}
+    slim = {"model": {"kind": "tiger", "width": 64, "heads": 6}, "seed": 11, "collaborative": {"kind": "warmup", "epochs": 2}}
+    assert different([wide, slim]) == [
+        {"model.width": 128, "collaborative": None},
+        {"model.width": 64, "collaborative.kind": "warmup"},
+    ]
+    other = {**wide, "model": {"kind": "lynx", "width": 32}, "exclude_seen": False}
+    assert different([wide, other]) == [{"model.kind": "tiger"}, {"model.kind": "lynx", "exclude_seen": False}]
+    assert different([wide]) == [{}] and different([wide, wide]) == [{}, {}]
 
 
 def test_metrics_of_another_model_do_not_go_along(full: Path) -> None:

@@ -65,6 +65,15 @@ def test_lines_that_hold_something_else_are_counted(tmp_path: Path, content: str
         read_json_lines(tmp_path / "a.jsonl", ("a",))
 
 
+@pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04", b"\x80\x02}q\x00."])
+@pytest.mark.filterwarnings("ignore:'encoding' argument")
+def test_a_damaged_file_of_tensors_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "rqvae.pt").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"rqvae\.pt cannot be read as tensors and plain containers") as caught:
+        load_rqvae(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_tensors_under_other_names_are_said(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     path = tmp_path / "checkpoints" / "sasrec_embeddings.pt"

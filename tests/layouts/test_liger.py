@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import felid
 from felid.errors import ArtifactError, EmbeddingError, FelidWarning
 from felid.layouts import export_run, import_layout
-from felid.layouts.liger import _last_epoch, codes_to_number, read
+from felid.layouts.liger import _last_epoch, codes_to_number, read, write
 from felid.layouts.source import RunSource, progress_of
 from felid.pipeline import Pipeline
 from felid.recipe import load_recipe
@@ -39,6 +39,29 @@ def test_codes_are_one_pickled_array_that_a_reader_numbers(folder: Path, full: P
         counts[tuple(row)] += 1
     assert max(counts.values()) == run.ids.sizes[-1]
     np.testing.assert_array_equal(codes, run.ids.codes[:, :-1])
+
+
+@pytest.mark.parametrize("data", ["Sports_and_Outdoors", "Toys_and_Games"])
+def test_files_have_the_published_names_also_of_data_of_several_words(data: str, full: Path, tmp_path: Path) -> None:
+    """As LIGER's programs ask for them; the seed is that which the codes were drawn with."""
+    run = RunSource.open(full)
+    for stage, changes in (
+        ("data", {"dataset": {"kind": "amazon-2014", "name": data}}),
+        ("embed", {"embedding": {"kind": "sentence-transformers", "model": "sentence-transformers/sentence-t5-xxl"}}),
+        ("tokenize", {"quantizer": {**run.settings("tokenize")["quantizer"], "seed": 42}}),
+        ("train", {"seed": 7}),
+    ):
+        manifest = dict(run.stages[stage].manifest)
+        object.__setattr__(run.stages[stage], "manifest", {**manifest, "config": {**manifest["config"], **changes}})
+    write(run, tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        *(f"ID/{data}_sentence-t5-xxl_42.pkl", "ckpt.pt", "results/ckpt_best.pt", "results/metrics.json"),
+        *("results/logged.json", f"processed/{data}.txt", f"processed/{data}_sentence-t5-xxl_embeddings.pt"),
+        *("processed/datamaps.json", "processed/item_text.json"),
+    }
+    vectors = torch.load(tmp_path / "processed" / f"{data}_sentence-t5-xxl_embeddings.pt", weights_only=True)["embeddings"]
+    assert (vectors.dtype, tuple(vectors.shape)) == (torch.float32, (len(run.item_ids), 12))
+    assert read(tmp_path).item_ids.tolist() == run.item_ids
 
 
 def test_checkpoints_hold_the_weights(folder: Path, full: Path) -> None:

@@ -80,7 +80,9 @@ def test_import_gives_the_same_histories_vectors_and_ids(folder: Path, kmeans: P
     assert (found.ids.codes.tolist(), found.ids.sizes) == (run.ids.codes.tolist(), run.ids.sizes)
 
 
-def test_the_line_with_the_loss_is_printed_and_exported(kmeans: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_line_with_the_loss_is_printed_and_exported_and_runs_with_other_data_stand_beside_it(
+    kmeans: Path, full: Path, folder: Path, tmp_path: Path
+) -> None:
     assert not (folder / "test.log").exists(), "that run was not evaluated"
     shutil.copytree(kmeans, tmp_path / "run")
     status, printed, error = felid("evaluate", tmp_path / "run", "evaluation.loss=true", "evaluation.ks=[10,20]")
@@ -88,12 +90,28 @@ def test_the_line_with_the_loss_is_printed_and_exported(kmeans: Path, folder: Pa
     test = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     line = f"Test | loss {test['loss']:.4f} | R@10 {test['recall@10']:.4f} | R@20 {test['recall@20']:.4f}"
     assert printed.splitlines()[-1] == line
-    out = exported(tmp_path / "run", "rqkmeans-tiger", tmp_path)
+    out = export_run(tmp_path / "run", "rqkmeans-tiger", tmp_path / "out", compare=[full])
     assert (out / "test.log").read_text() == f"{line}\n"
-    rows = [row.strip("|").split("|") for row in (out / "comparison.md").read_text().splitlines() if "|" in row]
+    written = (out / "comparison.md").read_text().splitlines()
+    rows = [row.strip("|").split("|") for row in written if "|" in row]
     header, _, own, *others = [[cell.strip() for cell in row] for row in rows]
     assert own[header.index("loss")] == f"{test['loss']:.4f}"
     assert {other[header.index("loss")] for other in others} == {""}, "baselines have none"
+    data = {tuple(row[:5]) for row in (own, *others)}
+    natural = ("leave-one-out", "natural")
+    assert data == {("run", "named", "rkmeans 8x4", *natural), ("full", "synthetic", "rqvae 8x8x8", *natural)}
+    metrics = {name: json.loads((tmp_path / "run" / "metrics.json").read_text()) for name in ("run", "full")}
+    metrics["full"] = json.loads((full / "metrics.json").read_text())
+    for run, name, mark in (("run", "markov", ""), ("full", "tiger", ""), ("full", "popularity", ", cold targets")):
+        (cells,) = (row for row in (own, *others) if row[0] == run and row[5] == f"{name}{mark}")
+        group = "_cold" if mark else ""
+        values = metrics[run]["test" if name == "tiger" else f"baselines{group}"]
+        values = values if name == "tiger" else values[name]
+        found = cells[header.index("users")], cells[header.index("recall@10")]
+        assert found == (str(values["num_users"]), f"{values['recall@10']:.4f}")
+    settings = [one for one in written if one.startswith("- ")]
+    assert [one.partition(":")[0] for one in settings] == ["- run", "- full"]
+    assert "`collaborative=null`" in settings[0] and "`collaborative.kind=warmup`" in settings[1]
     status, again, _ = felid("evaluate", tmp_path / "run")
     assert status == 0 and again.splitlines()[-1] == line, "what was there already prints the same"
 

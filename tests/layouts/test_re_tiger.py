@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from felid.errors import ArtifactError, FelidError, RequestError
+from felid.errors import ArtifactError, FelidError, FelidWarning, RequestError
 from felid.layouts import import_layout
 from felid.layouts.re_tiger import load_rqvae, read
 from felid.layouts.source import RunSource
+from felid.pipeline import Pipeline
 from felid.quantize import load_quantizer
-from tests.layouts.conftest import RQVAE, exported, histories, make
+from felid.quantize.rqvae import RQVAE
+from felid.recipe import load_recipe
+from tests.layouts.conftest import RQVAE as SMALL_RQVAE
+from tests.layouts.conftest import exported, histories, make
 
 FILES = {
     *("item_text.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl", "stats.json"),
@@ -142,7 +147,40 @@ def test_a_run_without_times_or_a_model_keeps_its_order_and_leaves_held_out_item
     assert "timestamp" not in found.dataset.interactions.columns
 
 
-def test_what_the_original_writes_is_imported_too(tmp_path: Path) -> None:
+def test_items_taken_from_training_keep_their_codes_and_are_judged_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cold start of recipe re-tiger: `holdout.rule=random`, and an RQ-VAE that learns from the held-out items too."""
+    fitted, fit = [], RQVAE.fit
+
+    def counted(self: RQVAE, x: np.ndarray, *context: object) -> RQVAE:
+        fitted.append(len(x))
+        return fit(self, x, *context)
+
+    monkeypatch.setattr(RQVAE, "fit", counted)
+    world = "dataset={kind: synthetic, num_users: 120, num_types: 8, items_per_cell: 4, max_length: 8}"
+    data = [world, "filter.min_item_interactions=0", "embedding={kind: lsa, dim: 8}", "holdout.rule=random"]
+    sizes = ["quantizer.sizes=[4,4]", "quantizer.hidden=[16]", "quantizer.latent=8", "quantizer.epochs=2"]
+    training = ["model.width=16", "model.feed_forward=32", "training.epochs=1", "evaluation.bootstrap=20"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FelidWarning)
+        recipe = load_recipe("re-tiger-short", [*data, *sizes, *training])
+        Pipeline(recipe, tmp_path / "run").run()
+        run = RunSource.open(tmp_path / "run")
+        Pipeline(load_recipe("re-tiger-short", [*data, *sizes, "cold.quantizer_fit=warm"]), tmp_path / "warm").run("tokenize")
+    held, warm = run.split.held_out, run.split.warm_items(len(run.item_ids))
+    assert fitted == [len(run.item_ids), warm.sum()] and held.either.sum() > 0 and not warm[held.either].any()
+    metrics = run.metrics
+    assert metrics["system"] == "tiger, transductive"
+    cold = run.split.evaluation("test").targets
+    assert metrics["test_cold"]["num_users"] == held.test[cold].sum() > 0
+    folder, names = exported(tmp_path / "run", "re-tiger", tmp_path), np.array([str(item) for item in run.item_ids], object)
+    assert not {record["item_id"] for record in lines(folder / "train.jsonl")} & set(names[held.either])
+    assert set(names[held.test]) <= set(json.loads((folder / "semantic_ids.json").read_text()))
+    table = [line.split(" | ") for line in (folder / "comparison.md").read_text().splitlines() if "cold targets" in line]
+    assert [row[5] for row in table] == [f"{name}, cold targets" for name in ("tiger, transductive", "popularity", "markov")]
+    assert {row[6] for row in table} == {str(metrics["test_cold"]["num_users"])}
+
+
+def write_original(tmp_path: Path) -> None:
     """Text ids, a code for collisions only where items collide, times in seconds, nothing of felid's."""
     events = [("u1", ["b", "a", "c", "a"]), ("u2", ["c", "b", "a"])]
     for part, place in (("train", slice(None, -2)), ("valid", slice(-2, -1)), ("test", slice(-1, None))):
@@ -158,6 +196,10 @@ def test_what_the_original_writes_is_imported_too(tmp_path: Path) -> None:
     np.save(tmp_path / "sentence_t5_embeddings.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
     (tmp_path / "sentence_t5_item_ids.json").write_text('["c", "a", "b"]')
     (tmp_path / "semantic_ids.json").write_text('{"a": [1, 2], "b": [3, 0, 0], "c": [3, 0, 1]}')
+
+
+def test_what_the_original_writes_is_imported_too(tmp_path: Path) -> None:
+    write_original(tmp_path)
     found = read(tmp_path)
     assert histories(found.dataset) == {"u1": ["b", "a", "c", "a"], "u2": ["c", "b", "a"]}
     assert found.ids.codes.tolist() == [[1, 2, 0], [3, 0, 0], [3, 0, 1]]
@@ -167,8 +209,38 @@ def test_what_the_original_writes_is_imported_too(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize("codes", ["null", "[1.5, 2]", "[-1, 2]", '"12"', '["1", "2"]', "[true, 2]", "[4294967296, 2]", "{}"])
+def test_ids_that_are_no_codes_are_refused(codes: str, tmp_path: Path) -> None:
+    write_original(tmp_path)
+    (tmp_path / "semantic_ids.json").write_text(f'{{"a": {codes}, "b": [3, 0, 0], "c": [3, 0, 1]}}')
+    with pytest.raises(
+        ArtifactError, match=r"holds 1 IDs that are no lists of whole numbers from 0 \(first: .*\); export it again"
+    ):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("semantic_ids.json", "[[1, 2]]", r"semantic_ids\.json holds a list, expected a dict"),
+        ("stats.json", "[1]", r"stats\.json holds a list, expected a dict"),
+        ("sentence_t5_item_ids.json", "{}", r"sentence_t5_item_ids\.json holds a dict, expected a list"),
+        (
+            "valid.jsonl",
+            '{"user_id": "u1", "item_id": "c", "timestamp": "noon"}',
+            "line 1 of .*valid.* a timestamp that is no number",
+        ),
+    ],
+)
+def test_files_that_hold_something_else_are_one_sentence(name: str, content: str, says: str, tmp_path: Path) -> None:
+    write_original(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ArtifactError, match=says):
+        read(tmp_path)
+
+
 def test_a_split_by_time_whose_parts_would_lose_interactions_is_refused(tmp_path: Path) -> None:
-    run = make(tmp_path / "run", *RQVAE, "quantizer.sizes=[8,8]", "split.kind=time", until="tokenize")
+    run = make(tmp_path / "run", *SMALL_RQVAE, "quantizer.sizes=[8,8]", "split.kind=time", until="tokenize")
     split = RunSource.open(run).split
     parts = [split.train().items, split.evaluation("validation").targets, split.evaluation("test").targets]
     lost = len(split.sequences.items) - sum(map(len, parts))

@@ -31,6 +31,12 @@ def folder(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_have_the_published_names_shapes_and_types(folder: Path, full: Path) -> None:
     run = RunSource.open(full)
     count = len(run.item_ids)
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert names == {
+        *("data/all_data.txt", "data/final_data_reduced.pkl", "data/inter.json", "data/datamaps.json", "data/item_text.json"),
+        *(f"checkpoints/{name}" for name in ("sasrec_embeddings.pt", "sasrec.pt", "rqvae.pt", "semantic_ids.json", "tiger.pt")),
+        *("comparison.md", "README.md", "felid-export.json"),
+    }
     with (folder / "data" / "final_data_reduced.pkl").open("rb") as stream:
         vectors = pickle.load(stream)
     assert (type(vectors), vectors.dtype, vectors.shape) == (np.ndarray, np.float32, (count, 12))

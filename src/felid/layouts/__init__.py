@@ -5,11 +5,12 @@ A new layout is one module with `NAME`, `check`, `write`, `read` and `readme`, a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from felid.errors import RequestError
+from felid.errors import FelidWarning, RequestError
 from felid.layouts import liger, re_tiger, rqkmeans_tiger, sasrec_rqvae_tiger, semantic_id_encoder
 from felid.layouts.comparison import write_comparison
 from felid.layouts.folder import check_whole, publish, write_lines
@@ -74,6 +75,7 @@ def export_run(root: Path, name: str, out: Path, compare: Sequence[Path] = ()) -
     layout, run = layout_of(name), RunSource.open(root)
     others = [RunSource.open(other) for other in compare]
     layout.check(run)
+    _check_compared([run, *others] if others else [])
 
     def write(folder: Path) -> None:
         layout.write(run, folder)
@@ -101,6 +103,14 @@ def import_layout(folder: Path, name: str, out: Path) -> Imported:
     found = layout.read(folder)
     publish(out, lambda part: found.save(part, out.resolve()), {"layout": "felid", "from": str(folder), "was": name})
     return found
+
+
+def _check_compared(runs: Sequence[RunSource]) -> None:
+    """Say which of the runs that are to be compared have nothing to compare."""
+    for run in runs:
+        if run.metrics is None:
+            text = f"{run.root} has no evaluation of its model, so comparison.md has no row of it"
+            warnings.warn(f"{text}; run `felid evaluate {run.root}` first", FelidWarning, stacklevel=3)
 
 
 def _listed(layout: Layout, run: RunSource) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from felid.errors import ArtifactError, RequestError
 NOTE = "felid-export.json"
 """In an exported folder: layout, run, digests of what was exported and of each file."""
 Write = Callable[[Path], None]
+T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def publish(folder: Path, write: Write, note: Mapping[str, Any]) -> None:
@@ -107,6 +108,18 @@ def read_json_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
     return found
 
 
+def read_json_as(path: Path, kind: type[T]) -> T:
+    """A JSON file whose content is a dict, or a list.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, kind):
+        raise ArtifactError(f"{path} holds a {type(found).__name__}, expected a {kind.__name__}; write the file again")
+    return found
+
+
 def read_text(path: Path) -> str:
     """The content of a text file; a missing one is an `ArtifactError`."""
     if not path.is_file():
@@ -128,7 +141,7 @@ def load_tensors(path: Path, keys: tuple[str, ...] = ()) -> Any:
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file may raise anything
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ArtifactError(f"{path} cannot be read as tensors and plain containers ({reason}); save it again") from error
     if keys and not (isinstance(content, dict) and set(keys) <= set(content)):

@@ -21,6 +21,7 @@ from felid.quantize import Vectors
 from felid.semantic_ids import SemanticIds
 
 Ids = NDArray[np.generic]
+MOST = np.iinfo(np.int32).max
 _INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})")
 
 
@@ -150,8 +151,12 @@ def ids_of(folder: Path, codes: Sequence[Sequence[int]], item_ids: Ids) -> Seman
     that collide. Sizes of levels are those of the exported run; in a folder of another program the largest code plus one.
 
     Raises:
-        ArtifactError: IDs of quite different lengths.
+        ArtifactError: something else than lists of whole numbers from 0, or IDs of quite different lengths.
     """
+    wrong = [one for one in codes if not _are_codes(one)]
+    if wrong:
+        shown = f"{len(wrong)} IDs that are no lists of whole numbers from 0 (first: {str(wrong[0])[:60]})"
+        raise ArtifactError(f"{folder} holds {shown}; export it again")
     lengths = {len(one) for one in codes}
     if not codes or max(lengths) - min(lengths) > 1:
         raise ArtifactError(
@@ -160,3 +165,7 @@ def ids_of(folder: Path, codes: Sequence[Sequence[int]], item_ids: Ids) -> Seman
     matrix = np.array([[*one, *[0] * (max(lengths) - len(one))] for one in codes], np.int32)
     sizes = noted_sizes(folder) or tuple((matrix.max(0) + 1).tolist())
     return SemanticIds(matrix, sizes, item_ids, shared=len(np.unique(matrix, axis=0)) < len(matrix))
+
+
+def _are_codes(found: object) -> bool:
+    return isinstance(found, list) and all(type(code) is int and 0 <= code <= MOST for code in found)

@@ -22,7 +22,8 @@ from felid.quantize import Codes, SuffixConfig, resolve_collisions
 from felid.training.checkpoints import STATE
 
 NAME = "liger"
-OTHER = re.compile(r"[^A-Za-z0-9.-]+")
+OTHER = re.compile(r"[^A-Za-z0-9._-]+")
+"""What names of files do not have; data keep the underscores of `Sports_and_Outdoors`."""
 
 
 def check(run: RunSource) -> None:

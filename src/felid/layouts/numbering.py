@@ -17,7 +17,7 @@ from felid.data.dataset import Dataset
 from felid.data.filters import NO_FILTER
 from felid.data.sources.sequences import SequencesConfig, load
 from felid.errors import ArtifactError, FelidWarning
-from felid.layouts.folder import write_lines
+from felid.layouts.folder import read_json_as, write_lines
 from felid.layouts.imported import dataset_of
 from felid.layouts.source import RunSource
 
@@ -53,6 +53,8 @@ def read_items(datamaps: Path, count: int) -> list[Any]:
     if not datamaps.is_file():
         return list(range(1, count + 1))
     known = read_json(datamaps, ("id2item",))["id2item"]
+    if not isinstance(known, dict):
+        raise ArtifactError(f"id2item of {datamaps} is a {type(known).__name__}, expected a dict: number -> id; export it again")
     if set(known) != {str(number) for number in range(1, count + 1)}:
         raise ArtifactError(f"{datamaps} numbers {len(known)} items, expected 1 to {count}, the rows of the item vectors")
     return [known[str(number)] for number in range(1, count + 1)]
@@ -72,7 +74,7 @@ def read_sequences(path: Path, datamaps: Path, item_ids: list[Any]) -> Dataset:
     """
     known = dict(enumerate(item_ids, 1))
     users = read_json(datamaps, ("id2user",))["id2user"] if datamaps.is_file() else {}
-    texts = read_json(datamaps.with_name(TEXTS)) if datamaps.with_name(TEXTS).is_file() else None
+    texts = read_json_as(datamaps.with_name(TEXTS), list) if datamaps.with_name(TEXTS).is_file() else None
     if texts is not None and len(texts) != len(item_ids):
         raise ArtifactError(f"{datamaps.with_name(TEXTS)} has {len(texts)} texts for {len(item_ids)} items; export it again")
     items = {item: {} if texts is None else {"text": texts[row]} for row, item in enumerate(item_ids)}

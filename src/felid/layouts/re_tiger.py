@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from felid.artifacts import read_json, write_json
 from felid.data.histories import Cuts
 from felid.errors import ArtifactError, RequestError
-from felid.layouts.folder import load_tensors, read_json_lines, save_tensors, weights_of, write_json_lines
+from felid.layouts.folder import load_tensors, read_json_as, read_json_lines, save_tensors, weights_of, write_json_lines
 from felid.layouts.imported import Imported, aligned, catalogue_ids, dataset_of, ids_of, mapping_of, typed
 from felid.layouts.rqvae import check_rqvae, rqvae_settings, rqvae_state
 from felid.layouts.source import RunSource, progress_of
@@ -72,21 +72,17 @@ def read(folder: Path) -> Imported:
     """
     items = read_json_lines(folder / "item_text.jsonl", ("item_id", "text"))
     texts = dict(zip(typed(item["item_id"] for item in items), (item["text"] for item in items), strict=True))
-    real = read_json(folder / "stats.json").get("timestamp") != "position"
-    records = [
-        record
-        for part in PARTS
-        for record in sorted(read_json_lines(folder / f"{part}.jsonl", EVENT), key=lambda record: record["timestamp"])
-    ]
+    real = read_json_as(folder / "stats.json", dict).get("timestamp") != "position"
+    records = [record for part in PARTS for record in _events(folder / f"{part}.jsonl")]
     users = typed(record["user_id"] for record in records)
     events = [
         (user, record["item_id"], record["timestamp"] if real else None) for user, record in zip(users, records, strict=True)
     ]
     dataset = dataset_of(folder.name, events, {item: {"text": text} for item, text in texts.items()})
     item_ids = catalogue_ids(list(texts))
-    named = read_json(folder / "sentence_t5_item_ids.json")
+    named = read_json_as(folder / "sentence_t5_item_ids.json", list)
     vectors = load_array(folder / "sentence_t5_embeddings.npy", (len(named), None), "felid export")
-    mapping = read_json(folder / "semantic_ids.json")
+    mapping = read_json_as(folder / "semantic_ids.json", dict)
     missing = [item for item in item_ids.tolist() if str(item) not in mapping]
     if missing:
         raise ArtifactError(f"{folder / 'semantic_ids.json'} lacks {len(missing)} items (first: {missing[0]!r}); export it again")
@@ -150,6 +146,15 @@ def _write_parts(run: RunSource, item_ids: list[str], folder: Path) -> None:
     counts = {"num_users": len(sequences), "num_items": len(item_ids)}
     stats = counts | {f"num_{part}": len(rows[part]) for part in PARTS}
     write_json(folder / "stats.json", {**stats, "timestamp": "unix seconds" if real else "position"})
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """The records of a part, oldest first."""
+    records = read_json_lines(path, EVENT)
+    wrong = [number for number, record in enumerate(records, 1) if not isinstance(record["timestamp"], int | float)]
+    if wrong:
+        raise ArtifactError(f"line {wrong[0]} of {path} has a timestamp that is no number; write seconds, or places in the order")
+    return sorted(records, key=lambda record: float(record["timestamp"]))
 
 
 def _times(run: RunSource) -> tuple[list[int | float], bool]:

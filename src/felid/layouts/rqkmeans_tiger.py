@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from felid.artifacts import read_json, write_json
+from felid.artifacts import write_json
 from felid.errors import RequestError
 from felid.evaluation.tables import loss_line
-from felid.layouts.folder import write_lines
+from felid.layouts.folder import read_json_as, write_lines
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.source import RunSource, progress_of
@@ -73,7 +73,7 @@ def read(folder: Path) -> Imported:
     Raises:
         ArtifactError: a file is missing or damaged, or files do not belong together.
     """
-    rows = read_json(folder / "item_ids.json")
+    rows = read_json_as(folder / "item_ids.json", list)
     vectors = load_array(folder / "item_embeddings_raw.npy", (len(rows), None), "felid export")
     codes = load_array(folder / "codes_with_suffix.npy", (len(rows), None), "felid export")
     named = read_items(folder / DATAMAPS, len(rows))

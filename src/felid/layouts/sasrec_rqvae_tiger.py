@@ -13,7 +13,7 @@ import torch
 from felid.artifacts import read_json, write_json
 from felid.embedding.pickles import read_pickle
 from felid.errors import ArtifactError, RequestError
-from felid.layouts.folder import load_tensor, save_pickle, save_tensors, weights_of
+from felid.layouts.folder import load_tensor, read_json_as, save_pickle, save_tensors, weights_of
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of
 from felid.layouts.numbering import DATAMAPS, read_items, read_sequences, write_datamaps, write_sequences
 from felid.layouts.rqvae import check_rqvae, rqvae_settings, rqvae_state
@@ -79,7 +79,7 @@ def read(folder: Path) -> Imported:
     vectors = read_pickle(data / "final_data_reduced.pkl")[1]
     named = read_items(data / DATAMAPS, len(vectors))
     dataset = read_sequences(data / "all_data.txt", data / DATAMAPS, named)
-    mapping = read_json(folder / "checkpoints" / "semantic_ids.json")
+    mapping = read_json_as(folder / "checkpoints" / "semantic_ids.json", dict)
     numbers = [str(item) for item in range(len(vectors))]
     if set(mapping) != set(numbers):
         raise ArtifactError(f"checkpoints/semantic_ids.json has {len(mapping)} items, expected 0 to {len(vectors) - 1}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from felid.artifacts import read_json, write_json
+from felid.artifacts import write_json
+from felid.layouts.folder import read_json_as
 from felid.layouts.imported import Imported, aligned, catalogue_ids, ids_of, mapping_of
 from felid.layouts.source import RunSource
 from felid.quantize.encoder import CONFIG, WEIGHTS, SemanticIDEncoder
@@ -46,7 +47,7 @@ def read(folder: Path) -> Imported:
     Raises:
         ArtifactError: a file is missing or damaged, or files do not belong together.
     """
-    named, mapping = read_json(folder / "item_ids.json"), read_json(folder / "semantic_ids.json")
+    named, mapping = read_json_as(folder / "item_ids.json", list), read_json_as(folder / "semantic_ids.json", dict)
     item_ids = catalogue_ids(named)
     vectors = load_array(folder / "item_features.npy", (len(named), None), "felid export")
     rows = aligned(folder, "item_features.npy", named, vectors.astype(np.float32), item_ids)

@@ -144,9 +144,9 @@ class RunSource:
 
     @property
     def seed(self) -> int:
-        """Of the model; where there is none, of the quantiser."""
-        trained = self.settings("train").get("seed")
-        return int(self.settings("tokenize")["quantizer"].get("seed", 0) if trained is None else trained)
+        """Of the quantiser, which made the codes; where it draws nothing, of the model."""
+        drawn = self.settings("tokenize")["quantizer"].get("seed")
+        return int(self.settings("train").get("seed", 0) if drawn is None else drawn)
 
     def texts(self) -> list[str]:
         """(N,) the item texts that were embedded; by the default template where the vectors came from a file."""
