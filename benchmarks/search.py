@@ -19,8 +19,9 @@ from felid.models.base import Histories, Mode
 from felid.models.generative import GenerativeModel
 from felid.models.lynx import LynxConfig
 from felid.models.tiger import Tiger, TigerConfig
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
 from felid.search import Results, beam_search
+from felid.search.config import SearchConfig
 from felid.tokens import BEGIN, PAD
 
 BASELINES = {"hugging_face_generate_sdpa": "sdpa", "hugging_face_generate_eager": "eager"}

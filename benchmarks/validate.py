@@ -26,8 +26,8 @@ from felid.data.holdout import HoldoutConfig, split_of
 from felid.data.split import read_split
 from felid.evaluation import Evaluation, evaluate
 from felid.models.base import Mode
-from felid.ranking import SearchConfig
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig
 
 KS = (5, 10)
 

@@ -113,6 +113,8 @@ def test_users_are_shared_out_and_counted_once(name: str, num_users: int, said: 
     """Lists and losses bit-equal to those of one process, whatever the number of users; with few of them one may have none."""
     first, second = (of_one[name] for of_one in said)
     assert first["searched"] + second["searched"] == num_users
+    assert first["both"] == first["each"] == second["both"]
+    assert first["together"] + second["together"] == 4 * num_users, "four lists a user, all out of one search"
     assert first["searched"] < num_users or name == "few"
     assert first["scored"] + second["scored"] == num_users
     for of_one in said:
@@ -160,11 +162,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_of_the_command_train_and_evaluate_a_run(run: Path) -> None:
-    """Each line is printed once, and one process finds the same metrics for the model that two have trained."""
+    """`train`, `evaluate` and `evaluate --checkpoint`. Each line is printed once, and one process finds the same metrics for the
+    model that two have trained, of every checkpoint."""
+    done = torchrun("felid", "train", run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line in ("tokenize unchanged", "train ", "epoch 1 "):
+        assert sum(one.startswith(line) for one in done.stdout.splitlines()) == 1, done.stdout
     done = torchrun("felid", "evaluate", run)
     assert done.returncode == 0, done.stderr[-3000:]
-    for line in ("tokenize unchanged", "train ", "evaluate ", "epoch 1 "):
+    for line in ("train unchanged", "evaluate "):
         assert sum(one.startswith(line) for one in done.stdout.splitlines()) == 1, done.stdout
+    progress = load_progress(next(run.glob("train/*/progress.json")).parent)
+    named = next(name for entry in progress.curve if (name := f"checkpoint-{entry['step']}") != progress.best_checkpoint)
+    done = torchrun("felid", "evaluate", run, "--checkpoint", named)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{named}, asked for by name" in done.stdout
+    (found,) = (path for path in run.glob("evaluate/*/metrics.json") if "checkpoint" in read_json(path)["policy"])
+    of_two = found.read_text()
+    assert felid_command("evaluate", run, "--checkpoint", named, "--fresh").returncode == 0
+    assert found.read_text() == of_two and json.loads(of_two)["num_users"] == 301
     metrics = (run / "metrics.json").read_text()
     assert json.loads(metrics)["num_users"] == 301
     assert felid_command("evaluate", run, "--fresh").returncode == 0

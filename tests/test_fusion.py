@@ -12,7 +12,8 @@ from felid.errors import FelidError
 from felid.evaluation import evaluate
 from felid.fusion import GRID, MEMORY, SHARES, FusionChoice, choose_fusion
 from felid.models.lynx import Lynx
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.search.fused import Weights
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds

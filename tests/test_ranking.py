@@ -12,7 +12,8 @@ from felid import ranking
 from felid.data.histories import Sequences
 from felid.errors import RequestError
 from felid.models.base import Catalogue, DenseModel, Mode
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker, search_together
+from felid.search.config import SearchConfig
 from felid.search.neighbours import Neighbours
 from felid.semantic_ids import SemanticIds
 from tests.search.dumb import dumb_evidence
@@ -75,6 +76,52 @@ def test_lists_are_all_items_by_their_score(kind: AnyKind, mode: Mode, exclude_s
         assert scores[row][: len(found)].tolist() == pytest.approx(single[wanted].tolist(), abs=1e-4)
         assert np.array_equal(np.flatnonzero(np.isfinite(single)), np.flatnonzero(one.recommendable()))
     assert one.recommendable()[list(COLD)].all() == (kind != "sasrec")
+
+
+def in_modes(changes: dict[str, dict[str, object]], kind: AnyKind, some: Catalogue) -> dict[str, ItemRanker]:
+    """Rankers of one model under several settings of the search."""
+    one, base = (
+        ranker(kind, some),
+        {"fusion_weight": 0.3, "memory_weight": 0.8, "num_beams": 3, "candidates": 4, "batch_users": 3},
+    )
+    search = {name: SearchConfig.model_validate(base | change) for name, change in changes.items()}
+    return {name: ItemRanker(one.model, some, settings, MEMORY) for name, settings in search.items()}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kind", ["lynx", "liger"])
+def test_rankers_of_one_model_that_search_together_find_what_each_finds_alone(kind: AnyKind, shared: bool) -> None:
+    some = ITEMS
+    if shared:
+        some = tiny_catalogue(SemanticIds(IDS.codes[:, :2], IDS.sizes[:2], IDS.item_ids, shared=True), cold=COLD)
+    changes: dict[str, dict[str, object]] = {mode: {"mode": mode} for mode in ("generative", "dense", "hybrid")}
+    changes |= {f"{count} candidates": {"mode": "hybrid", "hybrid_candidates": count} for count in (2, 9)}
+    changes |= {"fused": {"mode": "fused"}} if kind == "lynx" else {}
+    rankers = in_modes(changes, kind, some)
+    requests = [(one, exclude_seen) for one in rankers.values() for exclude_seen in (True, False)]
+    heard: list[int] = []
+    together = search_together(requests, HISTORIES, 5, heard.append)
+    assert heard == [3, 1]
+    for (one, exclude_seen), (items, scores) in zip(requests, together, strict=True):
+        alone = one.search_items(HISTORIES, 5, exclude_seen)
+        assert np.array_equal(alone[0], items)
+        np.testing.assert_allclose(alone[1], scores, atol=1e-5)
+    wide, narrow = rankers["9 candidates"].rank(HISTORIES, 5, True), rankers["2 candidates"].rank(HISTORIES, 5, True)
+    assert not np.array_equal(wide, narrow)
+
+
+def test_rankers_of_two_models_cannot_search_together() -> None:
+    with pytest.raises(AssertionError, match="not of one model"):
+        search_together([(ranker(), True), (ranker(), True)], HISTORIES, 5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_cold_items_keep_their_places_in_lists_found_together(share: float) -> None:
+    rankers = in_modes({"generative": {"mode": "generative", "cold_share": share}}, "tiger", ITEMS)
+    requests = [(rankers["generative"], exclude_seen) for exclude_seen in (True, False)]
+    for (one, exclude_seen), (items, _) in zip(requests, search_together(requests, HISTORIES, 8), strict=True):
+        assert np.array_equal(one.rank(HISTORIES, 8, exclude_seen), items)
+        assert np.isin(items, COLD).any() == (share > 0)
 
 
 def test_fused_scores_are_the_weighted_sum_of_all_voices() -> None:

@@ -10,8 +10,8 @@ import pytest
 from felid.data.histories import Sequences
 from felid.errors import FelidWarning, RequestError
 from felid.models.base import Mode
-from felid.ranking import SearchConfig
 from felid.recommender import Recommendation, Recommender
+from felid.search.config import SearchConfig
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, check_ranker, toy_world

@@ -16,8 +16,9 @@ from felid.evaluation.report import DataFacts
 from felid.evaluation.tables import aside_lines
 from felid.models import build_model
 from felid.models.base import Catalogue, Mode, TrainingItems
-from felid.ranking import SearchConfig, trie_of
+from felid.ranking import trie_of
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, check_ranker, toy_world
 from felid.training import Examples, TrainingConfig, TrainingData, train

@@ -15,9 +15,10 @@ from torch import nn
 from felid.data.histories import EvaluationSet, Sequences
 from felid.distributed import on_main, world
 from felid.evaluation import evaluate
-from felid.evaluation.shared import SharedRanker
+from felid.evaluation.shared import SharedRanker, Together
 from felid.models.base import Model
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.training import TrainingConfig, checkpoints
 from felid.training.checkpoints import Progress
 from felid.training.together import add_up_step
@@ -76,9 +77,15 @@ def ranked(num_users: int, batch_users: int = 8) -> dict[str, object]:
     metrics = evaluate(SharedRanker(ranker, searched.append), part, (5, 10), True, 20).metrics()
     lists = SharedRanker(ranker).rank(histories, 10, False).tolist()
     targets = SharedRanker(ranker, scored.append).score_targets(part).tolist()
+    dense, found_together = ItemRanker(ranker.model, found, SearchConfig(mode="dense", batch_users=batch_users)), []
+    together = Together([dense, ranker], found_together.append)
+    both = [together.take(one, histories, 10, exclude_seen).tolist() for one in (ranker, dense) for exclude_seen in (True, False)]
+    each = [
+        SharedRanker(one).rank(histories, 10, exclude_seen).tolist() for one in (ranker, dense) for exclude_seen in (True, False)
+    ]
     alone = on_main(lambda: told_alone(ranker, part))
-    counts = {"searched": sum(searched), "scored": sum(scored)}
-    return {"metrics": metrics, "lists": lists, "targets": targets, "alone": alone, **counts}
+    counts = {"searched": sum(searched), "scored": sum(scored), "together": sum(found_together)}
+    return {"metrics": metrics, "lists": lists, "targets": targets, "alone": alone, "both": both, "each": each, **counts}
 
 
 def told_alone(ranker: ItemRanker, part: EvaluationSet) -> object:

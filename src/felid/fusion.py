@@ -12,7 +12,8 @@ from felid.artifacts import read_json, write_json
 from felid.config import Config, as_tree, validate
 from felid.data.histories import EvaluationSet
 from felid.metrics import ndcg_per_user, ranks_of
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.search.fused import Weights
 
 SHARES = tuple(step / 10 for step in range(11))

@@ -5,28 +5,27 @@ Evaluation, validation during training and `felid.recommender.Recommender` all c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
-from felid.config import Config
 from felid.data.histories import Sequences
 from felid.errors import RequestError
-from felid.models.base import Catalogue, DenseModel, Histories, Mode, Model
+from felid.models.base import Catalogue, DenseModel, Histories, Model
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
 from felid.search.beam import Results
 from felid.search.cold import ColdRelatives
+from felid.search.config import SearchConfig, check_cold_share, mode_of
 from felid.search.dense import VectorScores, most_probable, vectors_of
-from felid.search.fused import Candidates, Voices, Weights, propose
+from felid.search.fused import Candidates, Voices, Weights, proposal
 from felid.search.generative import CodeScores
 from felid.search.hybrid import HybridScores
 from felid.search.neighbours import Neighbours
+from felid.search.plan import Plan, carry_out
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie
@@ -35,40 +34,6 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 MOST_LOGITS = 2**26
 """Logits of a dense head that are kept at once; users are taken in smaller batches where the catalogue is large."""
-
-
-class SearchConfig(Config):
-    """How items are ranked.
-
-    Weights that are null were chosen on validation, beside one that is given the best one there, with the defaults of all other
-    settings: give them yourself where another, such as `cold_bias`, moves many items.
-    """
-
-    mode: Literal["auto", "generative", "dense", "fused", "hybrid"] = "auto"
-    """By the likelihood of codes, by inner product, by all heads and counted transitions together, or (LIGER) generated and all
-    cold items by inner product; auto = the model's own."""
-    num_beams: int = Field(default=50, ge=1)
-    """Prefixes kept per level of the generative search; raised to the items wanted of it where these are more."""
-    batch_users: int = Field(default=64, ge=1)
-    """Users searched at once; a CPU is fastest while their activations fit its caches, a GPU wants more of them."""
-    candidates: int = Field(default=50, ge=1)
-    """Items that each head proposes under `fused`, whose scores are then put together; raised to k where k is larger."""
-    hybrid_candidates: int = Field(default=20, ge=1)
-    """Items generated for each user under `hybrid`; a list holds these and cold ones, so it may be shorter than k."""
-    fusion_weight: float | None = Field(default=None, ge=0, le=1)
-    """Share of the generative score under `fused`; null = the one chosen on validation, 0.5 where none was. Without effect on
-    a model with one head."""
-    memory_weight: float | None = Field(default=None, ge=0)
-    """Factor of the transition memory in scores under `fused`; null = the one chosen on validation, 0 where none was."""
-    cold_bias: float = 0.0
-    """Added to the scores of cold items, in nats: dense logits, and generative ones under `fused`. `cold_share` 0 lists none."""
-    cold_neighbours: int = Field(default=0, ge=0)
-    """Warm items, nearest by content, that speak for a cold one: their mean vector stands for its own, or for half of that where
-    it has one, and under `fused` it has the mean of their transitions; 0 = none do."""
-    cold_share: float | None = Field(default=None, ge=0, le=1)
-    """Largest share of cold items in a list and in its first p items. They are then not ranked by the model, but stand after the
-    first item that has all their codes but the last, as soon as there is room (the epsilon of TIGER, section 4.3). 0 keeps cold
-    items out of all lists; null = they are ranked as the others are."""
 
 
 class ItemRanker:
@@ -135,22 +100,12 @@ class ItemRanker:
         self, histories: Sequences, k: int, exclude_seen: bool, done: Callable[[int], None] = lambda users: None
     ) -> tuple[Indices, Floats]:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
-        items = np.full((len(histories), k), -1, np.int64)
-        scores = np.full((len(histories), k), -np.inf, np.float32)
-        for rows, batch, seen in self.batches(histories, exclude_seen):
-            found = self._search(batch, seen, k)
-            width = found.items.shape[1]  # smaller than k where the catalogue is
-            items[rows, :width], scores[rows, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
-            if self.relatives is not None and self.search.cold_share is not None:
-                known = None if seen is None else seen.cpu().numpy()
-                items[rows], scores[rows] = self.relatives.place(items[rows], scores[rows], self.search.cold_share, known)
-            done(len(rows))
-        return items, scores
+        return search_together([(self, exclude_seen)], histories, k, done)[0]
 
     def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
         """Rows of the users of each batch, and what each voice says of their candidates for lists of k items (mode `fused`)."""
         for rows, batch, seen in self.batches(histories, exclude_seen):
-            yield rows, self._propose(batch, seen, k)
+            yield rows, carry_out([self._proposal(batch, seen, k)], batch, self.codes)[0]
 
     def score_items(self, histories: Sequences, items: Indices) -> Floats:
         """(M,) scores of M items for the one user of `histories`; -inf for items that cannot be recommended.
@@ -180,22 +135,34 @@ class ItemRanker:
         found: NDArray[np.bool_] = able.cpu().numpy()
         return found if self.relatives is None else found | self.relatives.follow(found)
 
-    def _search(self, histories: Histories, seen: Tensor | None, k: int) -> Results:
+    def plan(self, histories: Histories, seen: Tensor | None, k: int) -> Plan[Results]:
+        """The first `k` items of a batch of users, `seen` (B, E) left out, but for `cold_share`."""
+        num_beams = self.search.num_beams
         if self.vectors is None:
             assert self.codes is not None
-            return self.codes.search(histories, seen, k, self.search.num_beams)
+            return self.codes.plan(seen, k, num_beams)
         if self.mode == "hybrid":
             assert self.codes is not None
             hybrid = HybridScores(self.vectors, self.codes, self.pool)
-            return hybrid.search(histories, seen, k, self.search.hybrid_candidates, self.search.num_beams)
+            return hybrid.plan(histories, seen, k, self.search.hybrid_candidates, num_beams)
         if self.mode == "dense":
-            return most_probable(self.vectors.log_probs(histories), seen, k)
-        return self._propose(histories, seen, k).best(self.weights, k)
+            scores = self.vectors
+            return Plan(None, lambda _: most_probable(scores.log_probs(histories), seen, k))
+        return self._proposal(histories, seen, k).then(lambda found: found.best(self.weights, k))
 
-    def _propose(self, histories: Histories, seen: Tensor | None, k: int) -> Candidates:
+    def placed(self, found: Results, seen: Tensor | None, k: int) -> tuple[Indices, Floats]:
+        """(B, k) items and scores of what a plan found, with cold items in their places under `cold_share`."""
+        items, scores = np.full((len(found.items), k), -1, np.int64), np.full((len(found.items), k), -np.inf, np.float32)
+        width = found.items.shape[1]  # smaller than k where the catalogue is
+        items[:, :width], scores[:, :width] = found.items.cpu().numpy(), found.scores.cpu().numpy()
+        if self.relatives is None or self.search.cold_share is None:
+            return items, scores
+        return self.relatives.place(items, scores, self.search.cold_share, None if seen is None else seen.cpu().numpy())
+
+    def _proposal(self, histories: Histories, seen: Tensor | None, k: int) -> Plan[Candidates]:
         assert self.voices is not None and self.mode == "fused", "only under fused there are candidates"
         count = max(k, self.search.candidates)
-        return propose(self.voices, histories, seen, count, self.search.num_beams, self.weights.memory)
+        return proposal(self.voices, histories, seen, count, self.search.num_beams, self.weights.memory)
 
     def _neighbours(self) -> Neighbours | None:
         count, catalogue = self.search.cold_neighbours, self.catalogue
@@ -228,6 +195,12 @@ class ItemRanker:
             bias = bias.masked_fill(~self._proposed(self.codes), -torch.inf)
         return VectorScores.of(self.model, vectors, bias)
 
+    @property
+    def batch_size(self) -> int:
+        """Users searched at once."""
+        most, size = MOST_LOGITS // len(self.catalogue.warm), self.search.batch_users
+        return size if self.mode == "generative" else max(1, min(size, most))
+
     def batches(self, histories: Sequences, exclude_seen: bool) -> Iterator[tuple[Indices, Histories, Tensor | None]]:
         """Rows, histories and seen items (all of them, padded with -1) of users with histories of similar length.
 
@@ -238,9 +211,7 @@ class ItemRanker:
             raise RequestError(f"user {histories.lengths.argmin()} in the list has no history, expected one; leave it out")
         read = self._readable(histories)
         order = np.argsort(np.minimum(read.lengths, self.model.history), kind="stable")  # little padding
-        size = self.search.batch_users
-        if self.mode != "generative":
-            size = max(1, min(size, MOST_LOGITS // len(self.catalogue.warm)))
+        size = self.batch_size
         for rows in np.split(order, range(size, len(order), size)):
             seen = torch.from_numpy(histories.padded(rows, None, -1)).to(self.device) if exclude_seen else None
             yield rows, self._batch(read, rows), seen
@@ -260,38 +231,40 @@ class ItemRanker:
         return Histories(items, lengths, users).to(self.device)
 
 
+def search_together(
+    requests: Sequence[tuple[ItemRanker, bool]],
+    histories: Sequences,
+    k: int,
+    done: Callable[[int], None] = lambda users: None,
+) -> list[tuple[Indices, Floats]]:
+    """What `ItemRanker.search_items` finds for each of some rankers and policies, with one pass through the model for all.
+
+    Args:
+        requests: rankers, and whether the items of the histories are left out. They must be of one model and catalogue, with the
+            same search but for its mode, and for what is `hybrid` about it.
+        histories: U users.
+        k: items wanted.
+        done: hears how many users each batch finished.
+    """
+    first = requests[0][0]
+    assert all(one.model is first.model and one.catalogue is first.catalogue for one, _ in requests), "not of one model"
+    codes = next((one.codes for one, _ in requests if one.codes is not None), None)
+    batches = min((one for one, _ in requests), key=lambda one: one.batch_size).batches
+    shape = len(histories), k
+    found = [(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)) for _ in requests]
+    for rows, batch, seen in batches(histories, any(exclude for _, exclude in requests)):
+        plans = [one.plan(batch, seen if exclude else None, k) for one, exclude in requests]
+        rankings = carry_out(plans, batch, codes)
+        for (one, exclude), ranking, (items, scores) in zip(requests, rankings, found, strict=True):
+            items[rows], scores[rows] = one.placed(ranking, seen if exclude else None, k)
+        done(len(rows))
+    return found
+
+
 def _weights(model: Model, search: SearchConfig) -> Weights:
     both = "generative" in model.modes
     generative = (0.5 if both else 0.0) if search.fusion_weight is None else search.fusion_weight
     return Weights(generative, search.memory_weight or 0.0)
-
-
-def mode_of(modes: tuple[Mode, ...], wanted: Mode | Literal["auto"]) -> Mode:
-    """How a model of such `modes` ranks when one is asked for; any with both heads can rank under `hybrid`.
-
-    Raises:
-        RequestError: the model is not trained for it.
-    """
-    if wanted == "auto":
-        return modes[0]
-    if wanted == "hybrid" and {"generative", "dense"} <= set(modes):
-        return wanted
-    if wanted not in modes:
-        raise RequestError(f"this model ranks under {' and '.join(modes)}, not {wanted}; set search.mode to one of these or auto")
-    return wanted
-
-
-def check_cold_share(search: SearchConfig, *, ids: bool, shared: bool) -> None:
-    """Refuse a share of cold items where items have no semantic IDs, or share them.
-
-    Raises:
-        RequestError: `search.cold_share` is set there.
-    """
-    if search.cold_share is not None and (shared or not ids):
-        found = "semantic IDs that several items share" if shared else "no semantic IDs"
-        raise RequestError(
-            f"search.cold_share needs an ID of its own for every item, and the catalogue has {found}; set it to null"
-        )
 
 
 def trie_of(ids: SemanticIds, items: NDArray[np.bool_]) -> TorchTrie:

@@ -22,7 +22,8 @@ from felid.errors import ArtifactError, FelidWarning, RequestError
 from felid.fusion import FusionChoice
 from felid.models import load_model
 from felid.models.base import Catalogue, Mode, Model
-from felid.ranking import Floats, Indices, ItemRanker, SearchConfig
+from felid.ranking import Floats, Indices, ItemRanker
+from felid.search.config import SearchConfig
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticId, SemanticIds
 

@@ -12,6 +12,7 @@ from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import TorchTrie
 from felid.search import Results, beam_search, score_items
+from felid.search.beam import Query, beam_searches
 from felid.semantic_ids import SemanticIds
 from felid.testing import CodeTable, code_tables
 from felid.trie import Trie
@@ -216,6 +217,22 @@ def test_a_user_alone_gets_what_the_user_gets_in_a_batch(kind: Kind) -> None:
         )
         assert torch.equal(alone.items[0], together.items[user])
         torch.testing.assert_close(alone.scores[0], together.scores[user], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_searches_at_once_find_what_each_finds_alone(kind: Kind) -> None:
+    """Among them one that ends on fewer items than it has beams, one for a single beam, and one that is asked twice."""
+    ids = catalogue(30, (4, 3, 5))
+    model, histories, trie = setting(kind, ids)
+    most = torch.arange(26).expand(4, -1)
+    some = torch.tensor([[1, -1], [2, 3], [-1, -1], [4, 4]])
+    queries = [Query(6), Query(6, some), Query(6, most), Query(1), Query(6, some), Query(40, some, also=torch.tensor([[7]] * 4))]
+    together = beam_searches(model, histories, trie, queries)
+    for query, found in zip(queries, together, strict=True):
+        alone = beam_search(model, histories, trie, query.num_beams, query.excluded, query.also)
+        assert torch.equal(alone.items, found.items)
+        torch.testing.assert_close(alone.scores, found.scores, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.also, found.also, atol=1e-5, rtol=1e-5)
 
 
 def test_an_empty_list_of_exclusions_changes_nothing() -> None:

@@ -14,8 +14,9 @@ from felid.models.generative import Decoded
 from felid.models.lynx import Lynx
 from felid.models.torch_trie import TorchTrie
 from felid.search.dense import VectorScores
-from felid.search.fused import Candidates, Voices, Weights, propose
+from felid.search.fused import Candidates, Voices, Weights, proposal
 from felid.search.generative import CodeScores
+from felid.search.plan import carry_out
 from felid.semantic_ids import SemanticIds
 from felid.trie import Trie
 from tests.search.dumb import dumb_evidence
@@ -48,6 +49,13 @@ def items_of(shared: bool) -> Catalogue:
         ids = SemanticIds(ids.codes[:, :2], ids.sizes[:2], ids.item_ids, shared=True)
         assert max(np.bincount(ids.groups.group)) > 2
     return tiny_catalogue(ids, cold=COLD)
+
+
+def proposed(
+    voices: Voices, histories: Histories, seen: Tensor | None, count: int, num_beams: int, memory_weight: float
+) -> Candidates:
+    plan = proposal(voices, histories, seen, count, num_beams, memory_weight)
+    return carry_out([plan], histories, voices.codes)[0]
 
 
 def voices_of(system: str, some: Catalogue, with_cold: bool = True) -> tuple[DenseModel, Voices]:
@@ -107,7 +115,7 @@ def test_it_equals_fusing_the_union_of_what_each_head_proposes(
     likelihood = dense if voices.codes is None else dumb_likelihood(model, rows, voices.codes.trie)
     by_codes = None if voices.codes is None else brute_force(likelihood, seen)
     for factor in (0.0, 1.5):
-        found = propose(voices, histories, seen, count, num_beams=25, memory_weight=factor)
+        found = proposed(voices, histories, seen, count, num_beams=25, memory_weight=factor)
         by_vector = brute_force(dense + factor * EVIDENCE, seen)
         pool = [set(row[:count]) for row in by_vector]
         if by_codes is not None:
@@ -141,7 +149,7 @@ def test_the_memory_brings_items_that_no_head_proposes() -> None:
     _, voices = voices_of("both heads", some)
     assert some.ids is not None
     histories = histories_of(random_histories(some.ids))
-    without, with_it = (propose(voices, histories, None, 2, 2, factor).items for factor in (0.0, 50.0))
+    without, with_it = (proposed(voices, histories, None, 2, 2, factor).items for factor in (0.0, 50.0))
     best = torch.from_numpy(EVIDENCE).argmax(1, keepdim=True)
     assert (with_it == best).any(1).all()
     assert not (without == best).any(1).all()
@@ -153,8 +161,8 @@ def test_without_a_memory_nothing_is_evident() -> None:
     assert some.ids is not None
     histories = histories_of(random_histories(some.ids))
     assert voices.evidence(histories).numpy() == pytest.approx(EVIDENCE, abs=1e-5)
-    silent = propose(replace(voices, memory=None), histories, None, 5, 5, memory_weight=9.0)
-    plain = propose(voices, histories, None, 5, 5, memory_weight=0.0)
+    silent = proposed(replace(voices, memory=None), histories, None, 5, 5, memory_weight=9.0)
+    plain = proposed(voices, histories, None, 5, 5, memory_weight=0.0)
     assert torch.equal(silent.items, plain.items)
     assert not silent.memory.any()
 

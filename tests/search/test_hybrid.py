@@ -7,7 +7,8 @@ import pytest
 
 from felid.data.histories import Sequences
 from felid.models.base import Catalogue, Mode
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.semantic_ids import SemanticIds
 from tests.tiny import AnyKind, any_model, catalogue, random_histories, tiny_catalogue
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from felid.models.generative import GenerativeModel
-from felid.search import beam_search, score_items
+from felid.search import beam_search, score_items, steps
+from felid.search.beam import Query, beam_searches
 from felid.search.steps import compact
 from felid.semantic_ids import SemanticIds
 from tests.tiny import (
@@ -77,6 +78,31 @@ def test_prefixes_that_items_and_beams_share_are_computed_once(monkeypatch: pyte
     beam_search(model, histories, trie, 20, None, torch.arange(20).expand(4, -1))
     assert widths == alone
     assert sum(alone) < 1 + 3 + 6 + 20
+
+
+def test_prefixes_that_searches_share_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = catalogue(20, (3, 2, 4, 2))
+    model, histories, trie = random_model("lynx", ids), histories_of(random_histories(ids)), torch_trie(ids)
+    widths = seen_by_decoder(model, monkeypatch)
+    beam_search(model, histories, trie, 20)
+    alone = widths.copy()
+    widths.clear()
+    beam_searches(model, histories, trie, [Query(20), Query(20, torch.tensor([[3, 5]] * 4)), Query(2)])
+    assert widths == alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_of_few_children_are_those_out_of_all_codes(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = catalogue(40, (4, 9, 5))
+    model, rows = random_model(kind, ids, normalize="trie"), random_histories(ids)
+    histories, trie = histories_of(rows, user_tokens(model, 4)), torch_trie(ids)
+    found = []
+    for worth in (0, 1e9):
+        monkeypatch.setattr(steps, "WORTH_A_PRODUCT", worth)
+        found.append(beam_search(model, histories, trie, 12, torch.tensor([[0, 1, 2]] * 4)))
+    assert torch.equal(found[0].items, found[1].items)
+    torch.testing.assert_close(found[0].scores, found[1].scores, atol=1e-5, rtol=1e-5)
+    assert len(found[0].scores.unique()) > 12
 
 
 def test_compacting_keeps_order_and_says_where_everything_went() -> None:

@@ -103,8 +103,8 @@ def evaluate_run(
             *(one, sets[part], config.ks, policy == "seen_removed", num_items, facts.id_groups),
             items if (part, policy) == ("test", headline) else None,
         )
+        for part in parts  # systems of one model are searched together, one part at a time
         for name, one in systems.items()
-        for part in parts
         for policy in POLICIES
     }
     groups = {part: split.groups(part, num_items) for part in parts}

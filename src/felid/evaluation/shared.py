@@ -1,8 +1,8 @@
-"""Ranking by several processes: each searches some of the batches, and all of them get all lists."""
+"""Ranking for evaluation: processes share the batches, and the rankers of one model share its searches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from felid.data.histories import EvaluationSet, Sequences
 from felid.distributed import largest, world
 from felid.models.base import Histories
-from felid.ranking import ItemRanker
+from felid.ranking import ItemRanker, search_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,4 +75,51 @@ class SharedRanker:
 
     @property
     def _share(self) -> ItemRanker:
-        return self.ranker if world().size == 1 else _Share.of(self.ranker)
+        return _share(self.ranker)
+
+
+class Together:
+    """Lists of several rankers of one model under both policies, out of one search: the first that is asked for finds all.
+
+    Each list is kept until it is taken. All processes must ask for the same ones.
+
+    Args:
+        rankers: of one model and catalogue, with the same search but for its mode, and for what is `hybrid` about it.
+        done: hears how many lists each batch of this process finished.
+    """
+
+    def __init__(self, rankers: Sequence[ItemRanker], done: Callable[[int], None] = lambda lists: None) -> None:
+        self._requests = [(_share(ranker), exclude_seen) for ranker in rankers for exclude_seen in (True, False)]
+        self._places = {id(ranker): 2 * place for place, ranker in enumerate(rankers)}
+        self._done = done
+        self._histories: Sequences | None = None
+        self._lists: dict[int, Indices] = {}
+
+    def take(self, ranker: ItemRanker, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
+        """(U, k) item_index, best first, -1 where fewer than k are eligible."""
+        place = self._places[id(ranker)] + (not exclude_seen)
+        if self._histories is not histories or place not in self._lists or self._lists[place].shape[1] != k:
+            count = len(self._requests)
+            found = search_together(self._requests, histories, k, lambda users: self._done(users * count))
+            self._histories, self._lists = histories, {which: largest(items) for which, (items, _) in enumerate(found)}
+        return self._lists.pop(place)
+
+
+@dataclass(frozen=True)
+class TogetherRanker:
+    """A ranker under evaluation whose lists are found with those of others."""
+
+    ranker: ItemRanker
+    together: Together
+
+    def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
+        """(U, k) item_index, best first, -1 where fewer than k are eligible."""
+        return self.together.take(self.ranker, histories, k, exclude_seen)
+
+    def recommendable(self) -> NDArray[np.bool_]:
+        """(N,) True for items that can stand in a list."""
+        return self.ranker.recommendable()
+
+
+def _share(ranker: ItemRanker) -> ItemRanker:
+    return ranker if world().size == 1 else _Share.of(ranker)

@@ -98,6 +98,11 @@ class GenerativeModel(Model):
         """Unnormalised float32 scores of the codes of one level (tied output)."""
         return F.linear(hidden * self.output_scale, self.tokens.weight[self.layout.level_tokens(level)]).float()
 
+    def code_logits(self, hidden: Float[Tensor, "P D"], codes: Int[Tensor, " P"], level: int) -> Float[Tensor, " P"]:
+        """What `logits` says of one code for each row, without the others."""
+        vectors: Tensor = self.tokens(codes + self.offsets[level])
+        return (hidden * self.output_scale * vectors).sum(-1).float()
+
     def node_vectors(self, trie: TorchTrie, vectors: Float[Tensor, "N D"] | None = None) -> NodeVectors | None:
         """A vector for each node of a trie, for models that compare codes by the items below them too; else None.
 

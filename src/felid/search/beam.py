@@ -6,6 +6,7 @@ out in trie order again, equal scores in favour of the lexicographically smaller
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,21 @@ class Results:
 
     items: Tensor
     scores: Tensor
+    also: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a beam search is asked for.
+
+    Attributes:
+        num_beams: W >= 1.
+        excluded: (B, E) item_index that a user must not get, padded with -1; None = none.
+        also: (B, M) items of the trie to score on the way; None = none.
+    """
+
+    num_beams: int
+    excluded: Tensor | None = None
     also: Tensor | None = None
 
 
@@ -66,7 +82,6 @@ class Excluded:
         return cls(tuple(closed), tuple(known[:, :, depth].contiguous() for depth in range(known.shape[2] - 1)))
 
 
-@torch.inference_mode()
 def beam_search(
     model: GenerativeModel,
     histories: Histories,
@@ -87,40 +102,84 @@ def beam_search(
         trie: the items that may be returned, and, for `normalize: trie`, the items that probabilities sum to 1 over.
         num_beams: W >= 1.
         excluded: (B, E) item_index that a user must not get, padded with -1.
-        also: (B, M) items of the trie to score on the way; prefixes that they share with the beams are computed once.
+        also: (B, M) items of the trie to score on the way.
         vectors: what the model's `node_vectors` gives for the trie, where it is at hand.
     """
-    batch, device = len(histories.items), histories.items.device
-    closed = Excluded.of(excluded, trie) if excluded is not None and excluded.shape[1] else None
+    return beam_searches(model, histories, trie, (Query(num_beams, excluded, also),), vectors)[0]
+
+
+@torch.inference_mode()
+def beam_searches(
+    model: GenerativeModel,
+    histories: Histories,
+    trie: TorchTrie,
+    queries: Sequence[Query],
+    vectors: NodeVectors | None = None,
+) -> tuple[Results, ...]:
+    """What `beam_search` finds for each of some queries about the same users; prefixes that they share are computed once."""
     steps = Steps(model, histories, trie, vectors)
-    paths = trie.paths[torch.zeros_like(histories.items[:, :0]) if also is None else also]
-    scores, further = torch.zeros(batch, 1, device=device), torch.zeros(paths.shape[:2], device=device)
-    nodes = torch.full((batch, 1), ROOT, device=device)
-    parents = torch.zeros(batch, 1 + paths.shape[1], dtype=torch.long, device=device)  # of the beams, then of `also`
-    for level, fan in enumerate(trie.fan_out):
-        width = nodes.shape[1]
-        gains = steps.gains(torch.cat((nodes, paths[:, :, level]), 1), parents)
-        further = further + along(gains[:, width:], paths, level, trie)
-        candidates = (scores[:, :, None] + gains[:, :width]).flatten(1)
-        if closed is not None:
-            candidates = _close(candidates, closed, level, nodes, trie)
-        chosen, scores = largest(candidates, num_beams)
+    searches = [_Search(query, trie, histories) for query in queries]
+    parents = torch.zeros_like(torch.cat([one.nodes(0) for one in searches], 1))
+    for level in range(len(trie.fan_out)):
+        nodes = [one.nodes(level) for one in searches]
+        gains = steps.gains(torch.cat(nodes, 1), parents).split([own.shape[1] for own in nodes], 1)
+        origins, start = [], 0
+        for one, own, gained in zip(searches, nodes, gains, strict=True):
+            origins.append(start + one.grow(gained, level))
+            start += own.shape[1]
+        parents = torch.cat(origins, 1)
+    return tuple(one.results() for one in searches)
+
+
+class _Search:
+    """The beams of one query on their way down the trie, and beside them the paths of the items that it scores on the way."""
+
+    def __init__(self, query: Query, trie: TorchTrie, histories: Histories) -> None:
+        batch, device = len(histories.items), histories.items.device
+        excluded, also = query.excluded, query.also
+        self.trie, self.num_beams = trie, query.num_beams
+        self.closed = Excluded.of(excluded, trie) if excluded is not None and excluded.shape[1] else None
+        self.beams = torch.full((batch, 1), ROOT, device=device)
+        self.scores = torch.zeros(batch, 1, device=device)
+        self.paths = trie.paths[torch.zeros_like(histories.items[:, :0]) if also is None else also]
+        self.also = torch.zeros(self.paths.shape[:2], device=device)
+
+    def nodes(self, level: int) -> Int[Tensor, "B W"]:
+        """The beams, in trie order, then the nodes of the other items."""
+        return torch.cat((self.beams, self.paths[:, :, level]), 1)
+
+    def grow(self, gains: Float[Tensor, "B W C"], level: int) -> Int[Tensor, "B V"]:
+        """Go down a level.
+
+        Args:
+            gains: log-probability of each child of `nodes(level)`.
+            level: where the children's codes stand.
+
+        Returns:
+            The places among `nodes(level)` of the parents of `nodes(level + 1)`.
+        """
+        width, fan = self.beams.shape[1], self.trie.fan_out[level]
+        self.also = self.also + along(gains[:, width:], self.paths, level, self.trie)
+        candidates = (self.scores[:, :, None] + gains[:, :width]).flatten(1)
+        if self.closed is not None:
+            candidates = _close(candidates, self.closed, level, self.beams, self.trie)
+        chosen, self.scores = largest(candidates, self.num_beams)
         origin = chosen // fan
-        children = trie.child_start[nodes.gather(1, origin)] + chosen % fan
-        parents = torch.cat((origin, torch.arange(width, gains.shape[1], device=device).expand(batch, -1)), 1)
+        children = self.trie.child_start[self.beams.gather(1, origin)] + chosen % fan
         # a beam at -inf repeats the node before it, so that nodes stay in trie order and the live beam of a node comes first
-        nodes = torch.where(torch.isfinite(scores), children, trie.child_start[nodes[:, :1]]).cummax(1).values
-    return _results(nodes, scores, further, trie, num_beams)
+        first = self.trie.child_start[self.beams[:, :1]]
+        self.beams = torch.where(torch.isfinite(self.scores), children, first).cummax(1).values
+        others = torch.arange(width, gains.shape[1], device=gains.device).expand(len(gains), -1)
+        return torch.cat((origin, others), 1)
 
-
-def _results(nodes: Int[Tensor, "B W"], scores: Tensor, further: Tensor, trie: TorchTrie, num_beams: int) -> Results:
-    """The items of leaves in trie order, best first, filled up to `num_beams`."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    scores, nodes = scores.gather(1, order), nodes.gather(1, order)
-    found = torch.isfinite(scores)
-    items = torch.where(found, trie.leaf_item[nodes - trie.depth_start[-2]], -1)
-    missing = (0, num_beams - items.shape[1])
-    return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf), further)
+    def results(self) -> Results:
+        """The items of the leaves that the beams have come to, best first, filled up to `num_beams`."""
+        order = self.scores.sort(dim=1, descending=True, stable=True).indices
+        scores, leaves = self.scores.gather(1, order), self.beams.gather(1, order)
+        found = torch.isfinite(scores)
+        items = torch.where(found, self.trie.leaf_item[leaves - self.trie.depth_start[-2]], -1)
+        missing = (0, self.num_beams - items.shape[1])
+        return Results(F.pad(items, missing, value=-1), F.pad(scores, missing, value=-torch.inf), self.also)
 
 
 def _close(candidates: Float[Tensor, "B C"], closed: Excluded, level: int, nodes: Int[Tensor, "B W"], trie: TorchTrie) -> Tensor:

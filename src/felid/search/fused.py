@@ -17,6 +17,7 @@ from felid.search.beam import Results
 from felid.search.dense import VectorScores, most_probable
 from felid.search.generative import CodeScores
 from felid.search.neighbours import Neighbours
+from felid.search.plan import Plan
 from felid.search.top import best
 from felid.search.transitions import TransitionMemory
 
@@ -90,25 +91,33 @@ class Voices:
 
 
 @torch.inference_mode()
-def propose(
+def proposal(
     voices: Voices, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, num_beams: int, memory_weight: float
-) -> Candidates:
+) -> Plan[Candidates]:
     """The union of each head's best `count` items, the dense ones with `memory_weight` times the memory's evidence added."""
     log_probs, evidence = voices.vectors.log_probs(histories), voices.evidence(histories)
     found = most_probable(log_probs + memory_weight * evidence, seen, count).items
+
+    def candidates(items: Int[Tensor, "B M"], generative: Float[Tensor, "B M"]) -> Candidates:
+        absent, known = items < 0, items.clamp(min=0)
+        dense = log_probs.gather(1, known)
+        return Candidates(
+            items, dense.masked_fill(absent, -torch.inf), generative.masked_fill(absent, -torch.inf), evidence.gather(1, known)
+        )
+
     if voices.codes is None:
         items = found.sort(1).values
-        generative = log_probs.gather(1, items.clamp(min=0))
-    else:
-        asked = torch.where(found < 0, voices.codes.trie.leaf_item[0], found)
-        by_codes = voices.codes.search(histories, seen, count, num_beams, asked)
+        return Plan(None, lambda _: candidates(items, log_probs.gather(1, items.clamp(min=0))))
+
+    def united(by_codes: Results) -> Candidates:
         assert by_codes.also is not None
         new = _missing(found, by_codes.items, log_probs.shape[1])
         items, order = torch.cat((by_codes.items, found.masked_fill(~new, -1)), 1).sort(1)
-        generative = torch.cat((by_codes.scores, by_codes.also), 1).gather(1, order) + voices.vectors.bias[items.clamp(min=0)]
-    absent, known = items < 0, items.clamp(min=0)
-    dense = log_probs.gather(1, known).masked_fill(absent, -torch.inf)
-    return Candidates(items, dense, generative.masked_fill(absent, -torch.inf), evidence.gather(1, known))
+        generative = torch.cat((by_codes.scores, by_codes.also), 1).gather(1, order)
+        return candidates(items, generative + voices.vectors.bias[items.clamp(min=0)])
+
+    asked = torch.where(found < 0, voices.codes.trie.leaf_item[0], found)
+    return voices.codes.plan(seen, count, num_beams, asked).then(united)
 
 
 def _missing(items: Int[Tensor, "B C"], others: Int[Tensor, "B W"], num_items: int) -> Bool[Tensor, "B C"]:

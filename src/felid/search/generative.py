@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import NodeVectors, TorchTrie
-from felid.search.beam import Results, beam_search
+from felid.search.beam import Query, Results, beam_searches
 from felid.search.exact import score_items
+from felid.search.plan import Plan
 from felid.semantic_ids import IdGroups
 
 
@@ -42,32 +44,39 @@ class CodeScores:
         """With the vectors that the model's nodes have now, or those of `vectors` of the items."""
         return cls(model, trie, groups, model.node_vectors(trie, vectors))
 
-    def search(
+    def plan(
         self,
-        histories: Histories,
         seen: Int[Tensor, "B E"] | None,
         count: int,
         num_beams: int,
         also: Int[Tensor, "B M"] | None = None,
-    ) -> Results:
+    ) -> Plan[Results]:
         """The most probable items that a beam search finds; those of an ID follow each other in order of item_index.
 
         Args:
-            histories: B users.
             seen: items that a user must not get, padded with -1.
             count: items wanted.
             num_beams: width of the search; raised to `count`.
             also: items of the trie to score on the way.
         """
-        num_beams = max(num_beams, count)
-        if self.groups is None:
-            found = beam_search(self.model, histories, self.trie, num_beams, seen, also, self.vectors)
-            return Results(found.items[:, :count], found.scores[:, :count], found.also)
-        known, device = None if seen is None else seen.cpu().numpy(), histories.items.device
-        closed = None if known is None else torch.from_numpy(self.groups.used_up(known)).to(device)
-        found = beam_search(self.model, histories, self.trie, num_beams, closed, also, self.vectors)
-        items, scores = self.groups.expand(found.items.cpu().numpy(), found.scores.cpu().numpy(), count, known)
-        return Results(torch.from_numpy(items).to(device), torch.from_numpy(scores).to(device), found.also)
+        num_beams, groups = max(num_beams, count), self.groups
+        if groups is None:
+            return Plan(
+                Query(num_beams, seen, also), lambda found: Results(found.items[:, :count], found.scores[:, :count], found.also)
+            )
+        known = None if seen is None else seen.cpu().numpy()
+        closed = None if seen is None or known is None else torch.from_numpy(groups.used_up(known)).to(seen.device)
+
+        def expand(found: Results) -> Results:
+            items, scores = groups.expand(found.items.cpu().numpy(), found.scores.cpu().numpy(), count, known)
+            device = found.items.device
+            return Results(torch.from_numpy(items).to(device), torch.from_numpy(scores).to(device), found.also)
+
+        return Plan(Query(num_beams, closed, also), expand)
+
+    def search(self, histories: Histories, queries: Sequence[Query]) -> tuple[Results, ...]:
+        """What beam searches for the same users find."""
+        return beam_searches(self.model, histories, self.trie, queries, self.vectors)
 
     def score(self, histories: Histories, items: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Natural log-probabilities; -inf for items outside the trie."""

@@ -16,6 +16,7 @@ from felid.models.base import Histories
 from felid.search.beam import Results
 from felid.search.dense import VectorScores, most_probable
 from felid.search.generative import CodeScores
+from felid.search.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +33,9 @@ class HybridScores:
     codes: CodeScores
     pool: Tensor
 
-    @torch.inference_mode()
-    def search(
+    def plan(
         self, histories: Histories, seen: Int[Tensor, "B E"] | None, count: int, generated: int, num_beams: int
-    ) -> Results:
+    ) -> Plan[Results]:
         """The `count` best of the candidates by dense score, ties by item_index.
 
         Args:
@@ -45,8 +45,11 @@ class HybridScores:
             generated: candidates that a beam search finds.
             num_beams: its width; raised to `generated`.
         """
-        found = self.codes.search(histories, seen, generated, num_beams).items
-        size = len(self.pool)
-        among = torch.zeros(len(found), size + 1, dtype=torch.bool, device=found.device)  # the last place is that of -1
-        candidates = among.scatter_(1, found % (size + 1), True)[:, :size] | self.pool
-        return most_probable(self.vectors.log_probs(histories).masked_fill_(~candidates, -torch.inf), seen, count)
+
+        def ranked(found: Results) -> Results:
+            size = len(self.pool)
+            among = torch.zeros(len(found.items), size + 1, dtype=torch.bool, device=found.items.device)  # the last one: of -1
+            candidates = among.scatter_(1, found.items % (size + 1), True)[:, :size] | self.pool
+            return most_probable(self.vectors.log_probs(histories).masked_fill_(~candidates, -torch.inf), seen, count)
+
+        return self.codes.plan(seen, generated, num_beams).then(ranked)

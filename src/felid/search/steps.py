@@ -15,6 +15,9 @@ from felid.models.generative import GenerativeModel
 from felid.models.nodes import node_logits
 from felid.models.torch_trie import NodeVectors, TorchTrie
 
+WORTH_A_PRODUCT = 64
+"""Codes of a level per child of a node from which on gathered rows are faster than a matrix product with all codes."""
+
 
 class Steps:
     """The decoder's way through a trie.
@@ -65,21 +68,45 @@ class Steps:
         return first if self.model.normalize == "vocabulary" else first & (self.trie.leaf_count[nodes] > 1)
 
     def _log_probs(self, hidden: Float[Tensor, "B R D"], nodes: Int[Tensor, "B R"]) -> Float[Tensor, "B R C"]:
-        model, trie = self.model, self.trie
-        first, last = trie.child_start[nodes], trie.child_start[nodes + 1] - 1
-        children = first[:, :, None] + torch.arange(trie.fan_out[self.level], device=nodes.device)
-        absent = children > last[:, :, None]
-        codes = trie.code[torch.minimum(children, last[:, :, None])]
+        model = self.model
         if model.normalize == "trie":
-            logits = model.logits(hidden, self.level)
-            if self.vectors is not None:
-                queries = model.queries(hidden, self.start[:, None].expand_as(hidden), self.level).flatten(0, 1)
-                logits = logits + node_logits(queries, nodes.flatten(), trie, self.vectors, self.level).view_as(logits)
-            logits = logits.gather(2, codes).masked_fill(absent, -torch.inf)
+            few = int(self.trie.num_children(nodes).sum()) * WORTH_A_PRODUCT < nodes.numel() * self.trie.sizes[self.level]
+            logits = self._of_children(hidden, nodes) if few else self._of_all_codes(hidden, nodes)
             return logits - logits.logsumexp(2, keepdim=True)
+        codes, absent = self._codes(nodes)
         vocabulary = model.vocabulary_logits(hidden)
         logits = vocabulary[..., model.layout.level_tokens(self.level)].gather(2, codes)
         return (logits - vocabulary.logsumexp(2, keepdim=True)).masked_fill(absent, -torch.inf)
+
+    def _codes(self, nodes: Int[Tensor, "B R"]) -> tuple[Int[Tensor, "B R C"], Bool[Tensor, "B R C"]]:
+        """The codes of each node's children, and where there is none."""
+        first, last = self.trie.child_start[nodes], self.trie.child_start[nodes + 1] - 1
+        children = first[:, :, None] + torch.arange(self.trie.fan_out[self.level], device=nodes.device)
+        return self.trie.code[torch.minimum(children, last[:, :, None])], children > last[:, :, None]
+
+    def _of_all_codes(self, hidden: Float[Tensor, "B R D"], nodes: Int[Tensor, "B R"]) -> Float[Tensor, "B R C"]:
+        """Scores of each node's children, -inf where there is none, out of those of all codes of the level."""
+        logits = self.model.logits(hidden, self.level)
+        if self.vectors is not None:
+            queries = self._queries(hidden).flatten(0, 1)
+            logits = logits + node_logits(queries, nodes.flatten(), self.trie, self.vectors, self.level).view_as(logits)
+        codes, absent = self._codes(nodes)
+        return logits.gather(2, codes).masked_fill(absent, -torch.inf)
+
+    def _of_children(self, hidden: Float[Tensor, "B R D"], nodes: Int[Tensor, "B R"]) -> Float[Tensor, "B R C"]:
+        """The same out of those of the children alone, which are few among the codes of the level."""
+        trie, flat = self.trie, nodes.flatten()
+        owners, children = trie.children_of(flat)
+        logits = self.model.code_logits(hidden.flatten(0, 1).index_select(0, owners), trie.code[children], self.level)
+        if self.vectors is not None:
+            vectors = self.vectors[self.level].index_select(0, children - trie.depth_start[self.level + 1])
+            logits = logits + (self._queries(hidden).flatten(0, 1).index_select(0, owners) * vectors).sum(1)
+        found = logits.new_full((len(flat), trie.fan_out[self.level]), -torch.inf)
+        found[owners, children - trie.child_start[flat][owners]] = logits
+        return found.view(*nodes.shape, -1)
+
+    def _queries(self, hidden: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
+        return self.model.queries(hidden, self.start[:, None].expand_as(hidden), self.level)
 
 
 def compact(wanted: Bool[Tensor, "B W"]) -> tuple[Int[Tensor, "B R"], Int[Tensor, "B W"]]:
