@@ -81,3 +81,5 @@ def test_coverage_counts_items_once_and_skips_empty_places() -> None:
     assert metrics.coverage_at_k(recommended, 10, 1) == pytest.approx(0.2)
     assert metrics.coverage_at_k(recommended, 10, 2) == pytest.approx(0.3)
     assert metrics.coverage_at_k(recommended, 10, 99) == pytest.approx(0.4)
+    assert metrics.coverage_at_k(np.array([[9, -1], [9, 3]]), 10, 2) == pytest.approx(0.2), "an empty place is no last item"
+    assert metrics.coverage_at_k(np.full((2, 2), -1), 10, 2) == 0

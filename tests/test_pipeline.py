@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 import felid
-from felid.artifacts import lock, open_artifact, read_json, write_json
+from felid.artifacts import lock, open_artifact, read_json
 from felid.cli import main
 from felid.data.dataset import Dataset
 from felid.data.holdout import split_of
@@ -30,9 +30,9 @@ from felid.evaluation.audit.provenance import events_of
 from felid.fusion import FusionChoice
 from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
-from felid.ranking import SearchConfig
 from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
 from felid.recommender import best_checkpoint
+from felid.search.config import SearchConfig
 from felid.search.fused import Weights
 from tests.search.dumb import dumb_evidence
 
@@ -689,9 +689,7 @@ def test_leaks_planted_in_a_run_are_found_and_warned_of(run: Path, tmp_path: Pat
     assert not split.warm_items(len(data.items)).all(), "the world needs a cold item"
     np.save(root / places["train"] / "chosen_on_checkpoint.npy", events_of(split.evaluation("test"), split.sequences))
     np.save(root / places["train"] / "item_vectors" / "known.npy", np.ones(len(data.items), bool))
-    manifest = read_json(root / places["tokenize"] / "manifest.json")
-    manifest["config"]["cold"]["quantizer_fit"] = "all"
-    write_json(root / places["tokenize"] / "manifest.json", manifest)
+    np.save(root / places["tokenize"] / "fitted_on.npy", np.arange(len(data.items)))
     checkpoint = best_checkpoint(root / places["train"])
     with pytest.warns(FelidWarning) as heard:
         rows = audit_run(root, felid.Recommender.load(root), split, data, checkpoint, transductive=False)

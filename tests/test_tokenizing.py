@@ -70,6 +70,9 @@ def test_pitfall_quantiser_scaler_or_lsa_fitted_on_cold_items(tmp_path: Path):
     np.testing.assert_array_equal(found["warm", "lamp"], found["warm", "sofa red oak"])
     assert not np.array_equal(found["all", "lamp"], found["all", "sofa red oak"])
     assert SemanticIds.load(stage(tmp_path / "warm-lamp", "tokenize")).num_items == 38
+    for fit, seen in (("warm", 30), ("all", 38)):
+        for name in ("embed", "tokenize"):
+            assert np.load(stage(tmp_path / f"{fit}-lamp", name) / "fitted_on.npy").tolist() == list(range(seen))
 
 
 @pytest.mark.parametrize("collision", ["suffix", "nearest-free", "sinkhorn"])

@@ -30,6 +30,8 @@ from felid.distributed import is_main, on_main
 from felid.errors import ArtifactError, FelidWarning
 
 MANIFEST = "manifest.json"
+FITTED_ON = "fitted_on.npy"
+"""Beside what was fitted on items: (N',) int64 item_index of each item that it saw."""
 WORKING = ".working-"
 """Begins the name of a folder that is being filled."""
 RUN = "run.json"

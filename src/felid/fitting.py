@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from felid.artifacts import key_of, write_json
 from felid.config import as_tree
-from felid.data.histories import EvaluationSet, LeaveOneOut
+from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.distributed import on_main
 from felid.errors import DataError, RecipeError, RequestError
 from felid.evaluation import evaluate
@@ -23,7 +23,8 @@ from felid.fusion import FusionChoice, choose_fusion
 from felid.models import ModelConfig, build_model
 from felid.models.base import Catalogue, DenseModel, Mode, Model, TrainingItems
 from felid.models.generative import GenerativeModel
-from felid.ranking import ItemRanker, SearchConfig, mode_of, trie_of
+from felid.ranking import ItemRanker, trie_of
+from felid.search.config import SearchConfig, mode_of
 from felid.search.transitions import TransitionMemory
 from felid.tracking import NO_TRACKING, Tracking
 from felid.training import Examples, TrainingConfig, TrainingData, train
@@ -50,6 +51,7 @@ class Fitting:
         console: where progress goes.
         item_ids: (N,) ids of the catalogue, row = item_index.
         tracking: who is told of the curve.
+        chosen_on: by choice, the users that it was made on, noted when it is made.
     """
 
     model: ModelConfig
@@ -61,6 +63,7 @@ class Fitting:
     console: Console
     item_ids: NDArray[np.generic]
     tracking: Tracking = NO_TRACKING
+    chosen_on: dict[str, EvaluationSet] = field(default_factory=dict, init=False)
 
     def fit(self, folder: Path, *, ranks: bool = True) -> Model:
         """Train, or go on training, in `folder`; the model with the weights that were best on validation.
@@ -81,15 +84,15 @@ class Fitting:
         settings = {"model": as_tree(self.model), "training": as_tree(self.training), "seed": self.seed}
         with self.tracking.curve(self.model.kind, key_of(folder), settings) as curve:
             train(model, data, self.training, folder, validate, seed=self.seed, console=self.console, hears=curve)
-        on_main(lambda: self._leave(folder, model, ranks=ranks))
+        on_main(lambda: self._leave(folder, model, data.examples.sequences, ranks=ranks))
         return model
 
-    def _leave(self, folder: Path, model: Model, *, ranks: bool) -> None:
-        chosen_on = {"checkpoint": self.sample(self.training.validation_users)}
+    def _leave(self, folder: Path, model: Model, learnt: Sequences, *, ranks: bool) -> None:
         if ranks and "fused" in model.modes:
             self._choose_weights(model).save(folder)
-            chosen_on["weights"] = self.sample(CHOICE_USERS)
-        Provenance.of(self.split, chosen_on).save(folder)
+        if "checkpoint" not in self.chosen_on:  # a training that had ended before: no validation was left to make
+            self.chosen_on["checkpoint"] = self.judged_by(model)[""][1]
+        Provenance.of(learnt, self.chosen_on, self.split.sequences).save(folder)
         if isinstance(model, DenseModel) and "dense" in model.modes:
             save_item_vectors(folder / "item_vectors", model, self.item_ids)
         drop_states(folder, keep_last=self.training.keep_state)
@@ -97,7 +100,8 @@ class Fitting:
     def _choose_weights(self, model: Model) -> FusionChoice:
         memory = TransitionMemory.of(self.split.train(), len(self.catalogue.warm))
         search = SearchConfig(mode="fused", memory_weight=1.0)
-        return choose_fusion(ItemRanker(model, self.catalogue, search, memory), self.sample(CHOICE_USERS), self.exclude_seen)
+        users = self.chosen_on["weights"] = self.sample(CHOICE_USERS)
+        return choose_fusion(ItemRanker(model, self.catalogue, search, memory), users, self.exclude_seen)
 
     def data_for(self, model: Model) -> TrainingData:
         """The training examples and items of the data, as `model` wants them."""
@@ -125,16 +129,22 @@ class Fitting:
 
         Where the dense head decides, `generative_recall@10` and `generative_ndcg@10` of fewer users stand beside them.
         """
-        mode = self._mode(model)
-        judged: dict[str, tuple[Mode, EvaluationSet]] = {"": (mode, self.sample(self.training.validation_users))}
-        if mode == "dense" and "generative" in model.modes:
-            judged["generative_"] = "generative", self.sample(SIDE_USERS)
+        judged = self.judged_by(model)
 
         def validate(model: Model) -> dict[str, float]:
+            self.chosen_on["checkpoint"] = judged[""][1]
             found = [(name, self.metrics(model, *what)) for name, what in judged.items()]
             return {name + metric: value for name, metrics in found for metric, value in metrics.items()}
 
         return validate
+
+    def judged_by(self, model: Model) -> dict[str, tuple[Mode, EvaluationSet]]:
+        """How and on whom a model is judged, by what begins the names of the metrics; "" decides."""
+        mode = self._mode(model)
+        judged: dict[str, tuple[Mode, EvaluationSet]] = {"": (mode, self.sample(self.training.validation_users))}
+        if mode == "dense" and "generative" in model.modes:
+            judged["generative_"] = "generative", self.sample(SIDE_USERS)
+        return judged
 
     def metrics(self, model: Model, mode: Mode, sample: EvaluationSet) -> dict[str, float]:
         ranker = ItemRanker(model, self.catalogue, SearchConfig(mode=mode, num_beams=self.training.validation_beams))

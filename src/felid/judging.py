@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -12,26 +13,26 @@ from rich.console import Console
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
 from felid.distributed import world
-from felid.errors import RequestError
+from felid.errors import FelidWarning, RequestError
 from felid.evaluation import EvaluationConfig, evaluate_run
 from felid.evaluation.loss import target_loss
 from felid.evaluation.names import liger_names
-from felid.evaluation.policies import reading_text, search_text, tie_text
+from felid.evaluation.policies import ORACLE, never_text, reading_text, tie_text, tokenizer_text, way_texts
 from felid.evaluation.protocol import POLICIES, Ranker
 from felid.evaluation.report import PARTS, DataFacts, Report
 from felid.evaluation.search_error import search_errors
-from felid.evaluation.shared import SharedRanker
+from felid.evaluation.shared import SharedRanker, Together, TogetherRanker
 from felid.evaluation.slices import target_ages
+from felid.evaluation.ties import NO_SCORES
 from felid.models.base import Mode
 from felid.progress import progress_bar
-from felid.ranking import ItemRanker, SearchConfig, mode_of
+from felid.ranking import ItemRanker
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig, mode_of
 from felid.tracking import Tracking
 
 OTHERS = ("variants", "baselines")
 """Parts of a report that hold several systems."""
-ORACLE = "oracle pool"
-"""How rows are called whose pool of candidates no system can know."""
 
 
 def judge(
@@ -58,6 +59,8 @@ def judge(
         baselines: what stands beside it, by name; `, as tuned` is added to a name that a system has.
     """
     check_candidates(recommender.model.modes, recommender.ranker.search, config)
+    if config.ties != "file-order":
+        warnings.warn(NO_SCORES, FelidWarning, stacklevel=2)
     loss = target_loss(recommender, split, console) if config.loss else None
     rankers = _rankers(recommender, system + (", transductive" if transductive else ""), config.variants)
     targets = np.concatenate([split.evaluation(part).targets for part in PARTS])
@@ -66,7 +69,8 @@ def judge(
     num_searches = sum(len(split.evaluation(part).targets) for part in PARTS) * len(POLICIES) // world().size
     num_models = len(rankers) + sum(isinstance(one, ItemRanker) for one in baselines.values())
     with progress_bar(console, "evaluating", total=num_searches * num_models, unit="users") as bar:
-        counted = {name: SharedRanker(ranker, bar.advance) for name, ranker in rankers.items()}
+        together = Together(list(rankers.values()), bar.advance)
+        counted = {name: TogetherRanker(ranker, together) for name, ranker in rankers.items()}
         beside = _beside(baselines, rankers, bar.advance)
         shared = recommender.ids.groups.group if recommender.ids.shared else None
         facts = DataFacts(dataset.order_rule, shared, recommender.embeddings, target_ages(dataset, split))
@@ -77,31 +81,14 @@ def judge(
     policy, lengths = report.metrics["policy"], split.evaluation("test").histories.lengths
     policy["ties"] = tie_text(rankers)
     policy["history"] += f"; {reading_text(rankers, lengths)}"
-    policy["search"] = search_text(rankers, max(config.ks))
+    policy["candidates"] += never_text(rankers, cold)
     policy |= {"data": "; ".join(dataset.notes)} if dataset.notes else {}
-    policy["candidates"] += "".join(_never(name, ranker, cold) for name, ranker in rankers.items())
-    policy["tokenizer"] = (
-        f"transductive: fitted on all items, among them {len(cold):,} items without training interactions"
-        if transductive
-        else f"fitted on items with training interactions; {len(cold):,} items without are encoded with the frozen quantiser"
-    )
-    fused = [
-        f"{name}: {ranker.weights.generative:g} of the generative score, transitions x {ranker.weights.memory:g}"
-        for name, ranker in rankers.items()
-        if ranker.mode == "fused"
-    ]
-    if fused:
-        policy["fusion"] = f"{'; '.join(fused)} (chosen on validation, but where the recipe gives them)"
+    policy["tokenizer"] = tokenizer_text(len(cold), transductive=transductive)
+    policy |= way_texts(rankers, max(config.ks), len(cold), int(cold_targets.sum()) if config.oracle_pool else None)
     if loss is not None:
         policy["loss"] = loss.policy
         for part, values in loss.values.items():
             report.metrics[part] |= values
-    if any(ranker.mode == "hybrid" for ranker in rankers.values()):
-        policy["hybrid"] = f"generated candidates and all {len(cold):,} cold items by dense score" + (
-            f"; `{ORACLE}` has only the {cold_targets.sum():,} that are targets of either part, which no system can know"
-            if config.oracle_pool
-            else ""
-        )
     return report
 
 
@@ -184,9 +171,3 @@ def _described(name: str, ranker: ItemRanker) -> dict[str, Any]:
         return {"mode": ranker.mode}
     pool = "oracle" if name.endswith(ORACLE) else "cold"
     return {"mode": ranker.mode, "candidates": ranker.search.hybrid_candidates, "pool": pool}
-
-
-def _never(name: str, ranker: ItemRanker, cold: NDArray[np.int64]) -> str:
-    """How many of the items without training interactions a system cannot recommend, in words; "" for none."""
-    lost = int((~ranker.recommendable()[cold]).sum())
-    return f"; {lost:,} of them, without training interactions, {name} never recommends" if lost else ""

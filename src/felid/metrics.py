@@ -75,12 +75,13 @@ def coverage_at_k(recommended: NDArray[np.int64], num_items: int, k: int) -> flo
     """Share of the catalogue that stands in the first `k` places of at least one user's list.
 
     Args:
-        recommended: (U, R) item_index, best first, -1 = no item.
+        recommended: (U, R) item_index below `num_items`, best first, -1 = no item.
         num_items: size of the catalogue.
         k: places that count; lists shorter than `k` count as they are.
     """
-    shown = recommended[:, : _checked(k)]
-    return len(np.unique(shown[shown >= 0])) / num_items
+    shown = np.zeros(num_items + 1, bool)
+    shown[recommended[:, : _checked(k)]] = True  # -1 marks the last place, which is of no item
+    return int(shown[:num_items].sum()) / num_items
 
 
 def _within(ranks: Ranks, k: int) -> NDArray[np.bool_]:

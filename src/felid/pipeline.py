@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from felid import artifacts
-from felid.artifacts import Artifact, read_json, write_json
+from felid.artifacts import FITTED_ON, Artifact, read_json, write_json
 from felid.config import as_tree
 from felid.data.dataset import Dataset
 from felid.data.histories import LeaveOneOut
@@ -25,6 +25,7 @@ from felid.data.holdout import split_of
 from felid.data.sources import load_dataset
 from felid.distributed import on_main
 from felid.embedding import ItemTexts, embed, item_texts, load_embeddings, open_embeddings, save_embeddings
+from felid.embedding.lsa import LsaConfig
 from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
 from felid.evaluation import print_metrics
@@ -38,9 +39,9 @@ from felid.models.base import Catalogue
 from felid.models.sasrec import SASRecConfig
 from felid.progress import plain_console, progress_bar, stage_line
 from felid.quantize import NoCollisionConfig
-from felid.ranking import check_cold_share
 from felid.recipe import Recipe, load_recipe
 from felid.recommender import Recommender, best_checkpoint
+from felid.search.config import check_cold_share
 from felid.semantic_ids import SemanticIds
 from felid.standing import SASRecTraining, Standing, ranks_plainly
 from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
@@ -238,6 +239,8 @@ class Pipeline:
             items = ItemTexts(self.dataset.item_ids, texts, self.tokenizing.learnable(self.warm))
             raw = embed(self.recipe.embedding, items, lambda done, total: bar.reach(done))
         save_embeddings(folder, self.dataset.item_ids, raw)
+        if isinstance(self.recipe.embedding, LsaConfig):
+            np.save(folder / FITTED_ON, np.flatnonzero(items.fit_rows))
 
     def _tokenize(self, folder: Path) -> None:
         ids, statistics = self.tokenizer.identify(folder), folder / "statistics.json"

@@ -156,7 +156,7 @@ def test_missing_test_users_are_found() -> None:
 
 def provenance(split: LeaveOneOut = CLEAN, part: Literal["selection", "validation", "test"] = "selection") -> Provenance:
     chosen = split.selection() if part == "selection" else split.evaluation(part)
-    return Provenance.of(split, {"checkpoint": chosen})
+    return Provenance.of(split.train(), {"checkpoint": chosen}, split.sequences)
 
 
 def test_a_training_on_another_split_is_found() -> None:
@@ -185,6 +185,21 @@ def test_one_test_target_among_those_of_a_choice_is_found() -> None:
     assert "targets of no part" in choices(Origin({"the training": mixed}), CLEAN).finding
 
 
+def test_a_choice_on_targets_of_other_data_is_found() -> None:
+    longest = int(CLEAN.sequences.lengths.max())
+    row, place = provenance().chosen_on["checkpoint"][5]
+    for event in ([NUM_USERS, 3], [row - 1, place + longest + 1], [-1, 3]):
+        other = replace(provenance(), chosen_on={"checkpoint": np.array([event])})
+        found = choices(Origin({"the training": other}), CLEAN)
+        assert status(found) == "failed" and "users or places that these data do not have" in found.finding
+
+
+def test_a_training_that_notes_no_target_is_doubtful() -> None:
+    for chosen_on in ({}, {"checkpoint": np.empty((0, 2), np.int64)}):
+        found = choices(Origin({"the training": replace(provenance(), chosen_on=chosen_on)}), CLEAN)
+        assert status(found) == "doubtful" and "the training was chosen on is not noted" in found.finding
+
+
 def test_a_choice_on_items_kept_for_the_test_is_found() -> None:
     found = choices(Origin({"the training": provenance(part="validation")}), CLEAN)
     assert status(found) == "failed" and "kept for the test" in found.finding
@@ -209,6 +224,11 @@ def test_fits_on_cold_items_are_found() -> None:
     assert status(fitting((warm[0], replace(warm[1], same_split=False)), cold, IDS, declared=False)) == "failed"
     assert status(fitting((Fit("item vectors", "precomputed", None),), cold, IDS, declared=False)) == "doubtful"
     assert status(fitting((), cold, IDS, declared=False)) == "doubtful"
+    clean, one_cold = np.flatnonzero(~cold), np.append(np.flatnonzero(~cold), np.flatnonzero(cold)[0])
+    assert status(fitting((warm[0], replace(warm[1], rows=clean)), cold, IDS, declared=False)) == "passed"
+    for rows in (one_cold, np.array([NUM_ITEMS])):
+        found = fitting((warm[0], replace(warm[1], rows=rows)), cold, IDS, declared=False)
+        assert status(found) == "failed" and "the quantiser (rkmeans) were fitted on" in found.finding, "whatever the recipe says"
     assert status(fitting((), np.zeros(NUM_ITEMS, bool), IDS, declared=False)) == "passed"
 
 
@@ -238,6 +258,16 @@ PLANTED_USERS = {
     ],
     "remainder": (TEST.targets + NUM_ITEMS * np.array(permuted())).tolist(),
 }
+OTHER_WORDS = {
+    "text": [f"u{number}-{IDS[target].upper()}" for number, target in zip(permuted(), TEST.targets, strict=True)],
+    "remainder": [f"u{number}-{target}" for number, target in zip(permuted(), TEST.targets, strict=True)],
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WORDS)
+def test_targets_in_another_case_or_by_their_number_are_found_in_user_ids(name: str) -> None:
+    found = user_ids(renamed(OTHER_WORDS[name]), IDS)
+    assert status(found) == "failed" and f"{name} (p 0.0005)" in found.finding
 
 
 @pytest.mark.parametrize("name", PLANTED_USERS)
@@ -380,6 +410,17 @@ def test_ties_at_the_split_are_found() -> None:
     assert status(found) == "doubtful" and "60 of 240 evaluated users (25.0%)" in found.finding and "the file" in found.finding
     unseen = ties_at_the_split(sequences, places, None, "the file")
     assert status(unseen) == "doubtful" and "no times" in unseen.finding
+
+
+def test_ties_after_a_target_are_found_where_a_split_in_time_takes_the_first_event() -> None:
+    sequences = sequences_of([np.arange(6)] * 100)
+    places, times = np.array([[-1, 3]] * 100), np.tile([0.0, 1, 2, 3, 3, 4], 100)
+    found = ties_at_the_split(sequences, places, times, "the file")
+    assert status(found) == "doubtful" and "100 of 100 evaluated users" in found.finding and "in 100% of" in found.finding
+    alone = np.tile([0.0, 1, 2, 3, 4, 4], 100)
+    assert status(ties_at_the_split(sequences, places, alone, "the file")) == "passed"
+    next_user = np.tile([4.0, 5, 6, 2, 3, 4], 100)
+    assert status(ties_at_the_split(sequences, np.array([[-1, 5]] * 100), next_user, "the file")) == "passed"
 
 
 def test_ties_within_the_training_part_do_not_matter() -> None:

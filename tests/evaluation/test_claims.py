@@ -10,6 +10,7 @@ from felid.errors import RequestError
 from felid.evaluation import compare_runs
 from felid.evaluation.claims import Comparison, Question, compare_systems
 from felid.evaluation.compared import RankedRun, pooled, systems_of
+from felid.evaluation.conditions import condition_lines
 from felid.evaluation.randomisation import randomisation_test
 from felid.evaluation.statistics import Difference
 from felid.metrics import recall_per_user
@@ -217,6 +218,48 @@ def test_fewer_users_are_refused_and_their_order_does_not_matter() -> None:
         compared([LYNX[0], fewer])
     turned = RankedRun(Path("turned"), SASREC[0].ranks.reverse(), True, {}, SASREC[0].recipe)
     assert compared([LYNX[0], turned], "lynx", "sasrec") == compared([LYNX[0], SASREC[0]], "lynx", "sasrec")
+
+
+def test_records_that_nothing_shows_to_be_of_the_same_users_are_refused() -> None:
+    def without_ids(name: str, systems: dict[str, np.ndarray]) -> RankedRun:
+        run = a_run(name, systems)
+        return RankedRun(run.path, run.ranks, False, run.metrics, run.recipe)
+
+    other = without_ids("b", {"sasrec": ranks(0.5, 1)})
+    with pytest.raises(RequestError, match=r"b and a share no baseline popularity or markov, .* give the run folders"):
+        compared([without_ids("a", {"lynx": ranks(0.6, 0)}), other])
+    [found] = compared([without_ids("a", {"lynx": ranks(0.6, 0), "tiger": ranks(0.4, 0)})], "lynx", "tiger")
+    assert found.difference.users == USERS, "within one record there is nothing to prove"
+
+
+def test_conditions_are_told_once_where_they_are_the_same_and_by_system_where_not() -> None:
+    def told(name: str, **policy: str) -> RankedRun:
+        metrics = {
+            "policy": {"candidates": "all 12,101 items", "history": "whole", **policy},
+            "num_users": USERS,
+            "test": {"users_with_seen_target": 0},
+            "checks": [{"name": "trie", "status": "failed", "finding": "3 paths"}] if name == "b" else [],
+        }
+        return RankedRun(Path(name), a_run(name, {f"system {name}": MARKOV}).ranks, True, metrics, {"seed": 0, "model": name})
+
+    lines = condition_lines(systems_of(pooled([told("a"), told("b", split="the last but one trains")])))
+    assert lines[:2] == ["candidates: all 12,101 items", "history: whole"]
+    assert "split of system b: the last but one trains" in lines and "split of system a: nothing to say" in lines
+    assert "checks of system b: 0 passed, 1 FAILED: trie (3 paths)" in lines and "checks of system a: not known" in lines
+    assert condition_lines(systems_of(pooled([told("a"), told("c")])))[-1] == "checks: not known"
+    unknown = [RankedRun(run.path, run.ranks, True, {}, run.recipe) for run in (LYNX[0], SASREC[0])]
+    assert condition_lines(systems_of(pooled(unknown))) == [
+        "conditions of the evaluations: not known, the ranks come without a metrics.json"
+    ]
+
+
+def test_runs_on_catalogues_of_thousands_are_told_apart_by_their_candidates() -> None:
+    runs = [
+        changed(run, policy={"candidates": f"all {count} items, no sampling"})
+        for run, count in ((LYNX[0], "12,101"), (SASREC[0], "12,500"))
+    ]
+    with pytest.raises(RequestError, match=r"chose among other items \(all 12,500 items and all 12,101 items\)"):
+        compared(runs)
 
 
 def test_requests_without_an_answer_are_refused() -> None:

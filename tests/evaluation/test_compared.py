@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from felid.artifacts import build, note_run, write_json
 from felid.cli import app
-from felid.errors import ArtifactError, RequestError
+from felid.errors import ArtifactError, RecipeError, RequestError
 from felid.evaluation import EvaluationConfig, Markov, Popularity, Report, evaluate_run
 from felid.evaluation.compared import RankedRun, pooled
 from felid.evaluation.per_user import write_ranks
@@ -56,19 +56,24 @@ def record_folder(folder: Path, report: Report, kind: str, seed: int = 0) -> Pat
 def test_the_command_prints_and_writes_what_may_be_claimed(reports: dict[str, Report], tmp_path: Path) -> None:
     runs = [run_folder(tmp_path / f"{name}-{seed}", reports[name], name, seed) for name in ("lynx", "sasrec") for seed in (0, 1)]
     out = tmp_path / "new" / "comparison.json"
-    arguments = ["compare", *map(str, runs), "--metric", "recall@5", "--out", str(out)]
+    arguments = ["compare", *map(str, runs), "--metric", "recall@5", "level=0.9", "draws=300", "--out", str(out)]
     outcome = CliRunner().invoke(app, arguments, catch_exceptions=False)
     sentence = "test, seen removed, recall@5: lynx is above sasrec by "
     assert outcome.exit_code == 0 and sentence in outcome.output
     assert "2, all the same" in outcome.output and "Holm's correction for 1" in outcome.output
     found = json.loads(out.read_text())
+    assert (found["question"]["level"], found["question"]["draws"]) == (0.9, 300) and "90 % bootstrap" in outcome.output
     assert found["question"]["metrics"] == ["recall@5"] and list(found["runs"]) == ["lynx", "sasrec"]
     [one] = found["comparisons"]
     assert one["claimed"] and one["sentence"].startswith(sentence)
     expected = reports["lynx"].metrics["test"]["recall@5"] - reports["sasrec"].metrics["test"]["recall@5"]
     assert one["difference"]["mean"] == pytest.approx(expected)
     assert one["sentence"].endswith("neither depends on the seed")
+    assert all(line in outcome.output for line in found["conditions"])
+    assert "candidates: all 24 items of the catalogue, no sampling" in found["conditions"]
     assert [path.name for path in out.parent.iterdir()] == ["comparison.json"]
+    with pytest.raises(RecipeError, match="level: Input should be less than 1"):
+        CliRunner().invoke(app, ["compare", *map(str, runs), "level=95"], catch_exceptions=False)
 
 
 def test_the_same_comes_of_runs_records_and_files(reports: dict[str, Report], tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from benchmarks.conventions import sampled, table
 from felid.data.dataset import Dataset
 from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
-from felid.evaluation.conventions import draw, last, list_rows, order_rows, score_rows, shuffle_ties, tied
-from felid.evaluation.protocol import evaluate
+from felid.evaluation.conventions import draw, last, list_rows, named_rows, order_rows, score_rows, shuffle_ties, tied
+from felid.evaluation.protocol import Evaluation, evaluate
 from felid.metrics import ndcg_at_k, recall_at_k
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.testing import toy_world
 from tests.tiny import any_model, catalogue, dense_model, tiny_catalogue
 
@@ -57,6 +58,28 @@ def test_users_with_unseen_targets_are_left_out_in_a_row_of_their_own() -> None:
     assert 0 < warm.sum() < 6
     row = next(row for row in list_rows(RANKER, few, KS, 30, None) if "unseen" in row.convention)
     assert row.users == warm.sum()
+
+
+def test_conventions_of_others_as_a_whole_are_evaluations_of_their_parts() -> None:
+    few = replace(SPLIT, sequences=SPLIT.sequences.take(np.arange(6)))
+    test = few.evaluation("test")
+    warm = few.warm_items(30)[test.targets]
+
+    def judged(length: int, exclude_seen: bool) -> Evaluation:
+        rows = [test.histories[user][-length:] for user in range(6)]
+        part = EvaluationSet(Sequences.from_lists(test.histories.user_ids, rows), test.targets)
+        return evaluate(RANKER, part, KS, exclude_seen, 30)
+
+    own = list_rows(RANKER, few, KS, 30, None)[0]
+    first, *rows = named_rows(own, RANKER, few, KS, 30)
+    expected = {"S3-Rec": judged(50, True), "RecBole": judged(50, False)}
+    expected |= {"cornac": judged(20, False).of(warm), "LIGER": judged(19, False).of(warm)}
+    assert first is own and len(rows) == len(expected)
+    for row, (name, found) in zip(rows, expected.items(), strict=True):
+        assert row.convention.startswith(name)
+        assert row.values.items() <= found.metrics().items() and "ndcg@7" in row.values
+        assert row.comparable
+    assert [row.users for row in rows] == [6, 6, warm.sum(), warm.sum()]
 
 
 def test_rows_of_scores_begin_with_the_metrics_of_the_lists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 
 from felid.artifacts import note_run, read_json, write_json
 from felid.data.dataset import Dataset
-from felid.data.histories import LeaveOneOut
-from felid.errors import DataError, RequestError
+from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
+from felid.errors import DataError, FelidWarning, RequestError
 from felid.evaluation import EvaluationConfig, Markov, evaluate_run, print_metrics
 from felid.evaluation.external import judge_lists
 from felid.evaluation.external_file import read_lists
 from felid.evaluation.protocol import Ranker
+from felid.evaluation.tables import aside_lines
+from felid.evaluation.ties import ScoredLists, tie_metrics
 from felid.progress import plain_console
 from felid.testing import toy_world
 from tests.test_pipeline import felid_command
@@ -90,6 +93,74 @@ def test_scores_order_as_ranks_do_and_ties_stand_in_file_order(tmp_path: Path) -
     assert f"{len(LISTS) - 96:,} of {len(LISTS):,} rows" in tied["policy"]["ties"]
 
 
+def constant_scores() -> pl.DataFrame:
+    """Lists that know nothing, each with the target written first."""
+    test = SPLIT.evaluation("test")
+    rows = [
+        {"user_id": int(user), "item_id": 100 + item, "score": 1.0}
+        for user, target in zip(test.histories.user_ids, test.targets.tolist(), strict=True)
+        for item in (target, *(other for other in range(24) if other != target))
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_pitfall_a_target_first_among_its_equals_is_found_by_chance_alone(tmp_path: Path) -> None:
+    found = judged(tmp_path, constant_scores(), file="tied.parquet")
+    assert found["test_seen_kept"]["recall@5"] == found["ties_seen_kept"]["file_order"]["recall@5"] == 1
+    assert found["ties_seen_kept"]["average"]["recall@5"] == pytest.approx(5 / 24)
+    assert found["ties_seen_kept"]["average"]["ndcg@10"] == pytest.approx((1 / np.log2(np.arange(2, 12))).sum() / 24)
+    assert found["ties"]["tied_targets"] == 96 and found["ties"]["pessimistic"]["recall@10"] == 0
+    (line,) = (line for line in aside_lines(found) if line.startswith("equal scores"))
+    assert "96 targets" in line and "recall@10 1.0000 in file order" in line and "0.0000 behind its equals" in line
+    strict = judged(tmp_path, constant_scores(), config=CONFIG.model_copy(update={"ties": "pessimistic"}), file="tied.parquet")
+    assert strict["test"]["recall@10"] == 0 and strict["ties"] == found["ties"]
+    assert "behind all items of its score" in strict["policy"]["ties"]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_ties_equal_the_mean_over_all_orders(exclude_seen: bool) -> None:
+    """Four users with six items of three scores each; the last has no list. Every order of the equal items is tried."""
+    rng, part = np.random.default_rng(0), SPLIT.evaluation("test")
+    test = EvaluationSet(part.histories.take(np.arange(4)), part.targets[:4])
+    listed = [rng.permutation(np.append(test.targets[row], test.histories[row][:2])) for row in range(3)]
+    listed = [rng.permutation(np.append(row, [i for i in range(24) if i not in row.tolist()][:3])) for row in listed]
+    scores = [np.sort(rng.integers(0, 3, 6).astype(np.float64))[::-1] for _ in listed]
+    lists = ScoredLists(Sequences.from_lists(test.histories.user_ids[:3], listed), np.concatenate(scores), "x")
+    found = tie_metrics(lists, test, (1, 3), exclude_seen=exclude_seen)
+    means = {f"{policy}@{k}": 0.0 for policy in ("average", "pessimistic", "file_order") for k in (1, 3)}
+    for row in range(3):
+        seen = set(test.histories[row].tolist()) if exclude_seen else set()
+        left = [(i, s) for i, s in zip(listed[row].tolist(), scores[row], strict=True) if i not in seen]
+        orders = [order for order in permutations(left) if [s for _, s in order] == [s for _, s in left]]
+        ranks = [[i for i, _ in order].index(int(test.targets[row])) + 1 for order in orders]
+        for k in (1, 3):
+            means[f"average@{k}"] += np.mean([rank <= k for rank in ranks]) / 4
+            means[f"pessimistic@{k}"] += (max(ranks) <= k) / 4
+            means[f"file_order@{k}"] += ([i for i, _ in left].index(int(test.targets[row])) < k) / 4
+    assert {f"{name}@{k}": found[name][f"recall@{k}"] for name in list(found)[:3] for k in (1, 3)} == pytest.approx(means)
+    assert found["tied_targets"] > 0
+
+
+def test_scores_beside_ranks_tell_which_items_are_equals(tmp_path: Path) -> None:
+    ranked, path = constant_scores().with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id")), tmp_path / "lists.parquet"
+    for score, known in ((pl.lit(1.0), True), (-pl.col("rank") // 2, True), (pl.col("rank"), False), (pl.lit(None), False)):
+        found = read_lists(written(ranked.with_columns(score=score), path), SPLIT.sequences.user_ids, DATA.item_ids)
+        assert (found.scores is not None, "so are their scores" in found.order) == (known, known)
+        assert found.items.items[::24].tolist() == SPLIT.evaluation("test").targets.tolist(), "the rank counts"
+    assert "2,208 of 2,304 rows" in read_lists(written(ranked, path), SPLIT.sequences.user_ids, DATA.item_ids).order
+
+
+def written(lists: pl.DataFrame, path: Path) -> Path:
+    lists.write_parquet(path)
+    return path
+
+
+def test_ties_of_ranks_cannot_be_turned_round(tmp_path: Path) -> None:
+    with pytest.warns(FelidWarning, match="no effect where no scores are known"):
+        found = judged(tmp_path, LISTS, config=CONFIG.model_copy(update={"ties": "pessimistic"}))
+    assert "ties" not in found
+
+
 @pytest.mark.parametrize("file", ["lists.csv", "lists.parquet"])
 def test_ids_that_are_text_stay_text(file: str, tmp_path: Path) -> None:
     data = dataset_of("0")
@@ -148,6 +219,8 @@ def test_the_own_evaluation_stands_beside_and_stays_as_it_is(tmp_path: Path) -> 
     assert found["differences"]["lynx"]["recall@5"]["low"] > 0
     assert (folder / "metrics.json").read_bytes() == before
     assert not (root / "metrics.json").exists()
+    with pytest.raises(RequestError, match="'lynx, dense' is that of a system of the run itself"):
+        judged(tmp_path, LISTS, name="lynx, dense")
     changed = judged(tmp_path, LISTS, dataset_of(), EvaluationConfig(ks=(5,), bootstrap=100, exclude_seen=False))
     assert changed["variants"]["lynx"] == own["test_seen_kept"]
     assert changed["differences"]["lynx"].keys() == {"recall@5", "ndcg@5", "mrr@5"}

@@ -21,9 +21,9 @@ from felid.evaluation.tables import loss_line
 from felid.models.base import Catalogue
 from felid.models.generative import GenerativeModel
 from felid.progress import plain_console
-from felid.ranking import SearchConfig
 from felid.recipe import load_recipe
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig
 from tests.tiny import AnyKind, Kind, any_model, catalogue, histories_of, tiny_catalogue, training_items
 
 USERS = 17

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from felid.data.histories import Sequences
-from felid.evaluation.policies import list_texts, reading_text, search_text, tie_text
+from felid.evaluation.policies import list_texts, never_text, reading_text, search_text, tie_text, way_texts
 from felid.models.base import Mode
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
 from felid.search import generative
+from felid.search.beam import Query
+from felid.search.config import SearchConfig
 from tests.tiny import AnyKind, any_model, catalogue, random_histories, tiny_catalogue
 
 IDS = catalogue(18, (4, 3, 5))
@@ -36,18 +40,29 @@ def test_the_width_that_is_told_is_the_one_that_is_searched(
 ) -> None:
     """Pitfall: a beam smaller than k. Lists of 6 are asked for."""
     seen: list[int] = []
-    search = generative.beam_search
+    search = generative.beam_searches
 
-    def spy(model: object, histories: object, trie: object, num_beams: int, *rest: object) -> object:
-        seen.append(num_beams)
-        return search(model, histories, trie, num_beams, *rest)
+    def spy(model: object, histories: object, trie: object, queries: Sequence[Query], vectors: object) -> object:
+        seen.extend(query.num_beams for query in queries)
+        return search(model, histories, trie, queries, vectors)
 
-    monkeypatch.setattr(generative, "beam_search", spy)
+    monkeypatch.setattr(generative, "beam_searches", spy)
     one = ranker(kind, mode=mode, num_beams=width, candidates=8, hybrid_candidates=9)
     lists = one.rank(HISTORIES, 6, True)
     assert (lists >= 0).all()
     assert set(seen) == (set() if beams is None else {beams})
     assert search_text({"lynx": one}, 6) == f"lynx: {told}"
+
+
+def test_what_systems_put_together_and_never_list_is_told() -> None:
+    fused, hybrid = ranker("lynx", mode="fused", fusion_weight=0.3, memory_weight=2), ranker("liger", mode="hybrid")
+    texts = way_texts({"a": fused, "b": hybrid}, 6, num_cold=2, oracle=1)
+    assert list(texts) == ["search", "fusion", "hybrid"]
+    assert texts["fusion"].startswith("a: 0.3 of the generative score, transitions x 2 (chosen on validation")
+    assert "all 2 cold items by dense score; `oracle pool` has only the 1 that are targets of either part" in texts["hybrid"]
+    assert list(way_texts({"a": ranker("lynx", mode="dense")}, 6, 2, None)) == ["search"]
+    never = never_text({"sasrec": ranker("sasrec"), "b": hybrid}, np.array([2, 7]))
+    assert never == "; 2 of them, without training interactions, sasrec never recommends"
 
 
 def test_candidates_are_told_to_be_raised_to_the_list() -> None:

@@ -10,8 +10,8 @@ from felid.evaluation.search_error import sample, search_error, search_errors, u
 from felid.evaluation.tables import aside_lines
 from felid.models.base import Mode
 from felid.progress import plain_console
-from felid.ranking import SearchConfig
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig
 from felid.search.transitions import TransitionMemory
 from felid.testing import toy_world
 from tests.tiny import AnyKind, any_model, catalogue, tiny_catalogue

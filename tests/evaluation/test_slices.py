@@ -131,6 +131,11 @@ def test_the_largest_k_up_to_ten_and_the_largest_are_shown(ks: tuple[int, ...], 
     assert set(found["any"][0]["systems"]["lynx"]) == wanted
 
 
+def test_no_user_is_lost_between_the_groups() -> None:
+    with pytest.raises(AssertionError, match="1 users are in no group"):
+        by_history_length(np.array([0, 3, 7]))
+
+
 def test_a_slice_with_all_users_in_one_group_is_left_out() -> None:
     cut = Slice([("a", ""), ("b", "")], np.ones(6, np.int64))
     assert measure({"any": cut}, {"lynx": evaluation(np.arange(6), (5,))}, CONFIG) == {}

@@ -89,6 +89,7 @@ def test_fitted_quantiser_codes_and_log_are_kept(tmp_path: Path):
     np.testing.assert_array_equal(quantizer.codebook(0), RKMeans(RKMeansConfig(sizes=(8, 5))).fit(x[some]).codebook(0))
     np.testing.assert_array_equal(codes, quantizer.encode(x))
     np.testing.assert_array_equal(np.load(tmp_path / "quantizer_codes.npy"), codes)
+    np.testing.assert_array_equal(np.load(tmp_path / "fitted_on.npy"), some)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in log] == list(range(1, 61))
     assert log[0]["utilisation"] == [1.0, 0.25]

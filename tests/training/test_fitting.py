@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,17 @@ from felid.embedding.collaborative import collaborative_vectors
 from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
 from felid.evaluation import evaluate
+from felid.evaluation.audit.origin import Origin, choices, training_part
+from felid.evaluation.audit.provenance import Provenance
 from felid.fitting import SIDE_USERS, Fitting, save_item_vectors
 from felid.fusion import MEMORY, SHARES, FusionChoice, choose_fusion
-from felid.models.base import Catalogue, Mode
-from felid.ranking import ItemRanker, SearchConfig
+from felid.models.base import Catalogue, Mode, Model
+from felid.ranking import ItemRanker
+from felid.search.config import SearchConfig
 from felid.search.transitions import TransitionMemory
 from felid.semantic_ids import SemanticIds
 from felid.testing import ToyWorld, toy_world
-from felid.training import TrainingConfig
+from felid.training import Examples, TrainingConfig, TrainingData
 from felid.training.checkpoints import load_progress, load_state
 from tests.tiny import ALL_KINDS, AnyKind, config_of, dense_model, tiny_catalogue
 from tests.tiny import catalogue as tiny_ids
@@ -59,6 +62,27 @@ def test_what_a_training_leaves(kind: AnyKind, tmp_path: Path) -> None:
     metrics = what.metrics(model, mode, what.split.evaluation("validation"))
     assert {name: progress.curve[-1][name] for name in metrics} == metrics, "by the head that decides"
     assert (FusionChoice.load(tmp_path) is None) == (kind in ("tiger", "liger"))
+
+
+class Leaky(Fitting):
+    """Learns from all interactions, and chooses its checkpoint on the test part."""
+
+    def data_for(self, model: Model) -> TrainingData:
+        everything = Examples.of(self.split.sequences, model.history, causal=model.causal)
+        return replace(super().data_for(model), examples=everything)
+
+    def judged_by(self, model: Model) -> dict[str, tuple[Mode, EvaluationSet]]:
+        return {"": (self._mode(model), self.split.evaluation("test"))}
+
+
+def test_what_is_noted_is_what_was_learnt_and_judged_on(tmp_path: Path) -> None:
+    for kind, status in ((Fitting, "passed"), (Leaky, "failed")):
+        honest = fitting("sasrec")
+        what = kind(**{one.name: getattr(honest, one.name) for one in fields(honest) if one.init})
+        what.fit(tmp_path / kind.__name__)
+        noted = {"the training": Provenance.load(tmp_path / kind.__name__)}
+        assert training_part(noted, what.split.train()).status == status
+        assert choices(Origin(noted), what.split).status == status
 
 
 @pytest.mark.parametrize("keep_checkpoints", [False, True])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from felid.artifacts import write_json
 from felid.cli.shared import app, console
-from felid.config import Tree, as_tree, validate
+from felid.config import Tree, as_tree, parse_overrides, validate
 from felid.errors import RecipeError
 
 if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not wait for torch
@@ -24,7 +24,14 @@ if TYPE_CHECKING:  # the commands import what they need: `felid --help` must not
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Evaluated run folders, records, or Parquet files of ranks.", metavar="RUN")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Evaluated run folders, records, or Parquet files of ranks; level=, draws=, flips= and seed= among them are "
+            "settings, such as level=0.99.",
+            metavar="RUN|KEY=VALUE...",
+        ),
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(help="Default: recall@10 and ndcg@10; may be repeated.", metavar="NAME@K")
     ] = None,
@@ -41,18 +48,27 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON, too.", metavar="FILE")] = None,
 ) -> None:
     """Compare systems on the same users and say what may be claimed; runs that differ in the seed alone are one system."""
-    from felid.evaluation.claims import Question, compare_systems
+    from felid.evaluation.claims import Question, Resampling, compare_systems
     from felid.evaluation.compared import RankedRun, pooled, systems_of
+    from felid.evaluation.conditions import condition_lines
 
     metrics = tuple(dict.fromkeys(metric)) if metric else Question.metrics
-    question = Question(metrics, part, policy, group)
-    systems = systems_of(pooled([RankedRun.open(path) for path in runs], _resolved), system or [])
+    paths, settings = _told_apart(runs)
+    question = Question(metrics, part, policy, group, **as_tree(validate(Resampling, parse_overrides(settings))))
+    systems = systems_of(pooled([RankedRun.open(path) for path in paths], _resolved), system or [])
     standings, comparisons = compare_systems(systems, question, against)
-    _print(systems, standings, comparisons, question)
+    conditions = condition_lines(systems)
+    _print(systems, standings, comparisons, question, conditions)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, _as_tree(systems, standings, comparisons, question))
+        write_json(out, _as_tree(systems, standings, comparisons, question) | {"conditions": conditions})
         console.print(f"comparison: {out}", soft_wrap=True)
+
+
+def _told_apart(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Paths, and settings: what has a = and is not the path of anything."""
+    settings = [one for one in arguments if "=" in one and not Path(one).exists()]
+    return [Path(one) for one in arguments if one not in settings], settings
 
 
 def _resolved(tree: Tree) -> Tree:
@@ -65,7 +81,13 @@ def _resolved(tree: Tree) -> Tree:
         return tree
 
 
-def _print(systems: list[System], standings: list[Standing], comparisons: list[Comparison], question: Question) -> None:
+def _print(
+    systems: list[System],
+    standings: list[Standing],
+    comparisons: list[Comparison],
+    question: Question,
+    conditions: list[str],
+) -> None:
     users, percent = comparisons[0].difference.users, f"{question.level * 100:g} %"
     _print_table(_systems_table(systems, standings, f"{question.what}, {users:,} users"))
     _print_table(_differences_table(comparisons))
@@ -73,6 +95,7 @@ def _print(systems: list[System], standings: list[Standing], comparisons: list[C
         f"intervals: {percent} bootstrap over users ({question.draws:,} draws); after them the least and the largest of the runs",
         f"p: randomisation test, {question.flips:,} flips of users' signs; adjusted: Holm's correction for {len(comparisons)}",
         "new trainings: interval over users and seeds together; other data, splits and settings are not in it",
+        *conditions,
         *(comparison.sentence for comparison in comparisons),
     ]
     for line in lines:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from felid.config import Config
 from felid.data.histories import Group, Part
 from felid.errors import RequestError
 from felid.evaluation.compared import System, check_same
@@ -21,6 +23,22 @@ from felid.evaluation.statistics import Difference, bootstrap_means, retrained_d
 Values = NDArray[np.float64]
 
 
+class Resampling(Config):
+    """How the uncertainty of a comparison is measured."""
+
+    level: float = Field(0.95, gt=0, lt=1)
+    """Share of the intervals; a difference is claimed where its adjusted p-value is below 1 - level."""
+    draws: int = Field(2000, ge=1)
+    """Resamples of the bootstrap."""
+    flips: int = Field(10_000, ge=1)
+    """Random flips of the randomisation test; no p-value is below 1 / (flips + 1)."""
+    seed: int = Field(0, ge=0)
+    """Of both."""
+
+
+DEFAULT = Resampling()
+
+
 @dataclass(frozen=True)
 class Question:
     """What systems are compared in.
@@ -30,20 +48,20 @@ class Question:
         part: users of which part.
         policy: whether seen items were removed.
         group: only users with such a target; None = all.
-        level: share of the intervals; a difference is claimed where its adjusted p-value is below 1 - level.
-        draws: resamples of the bootstrap.
-        flips: of the randomisation test.
-        seed: of both.
+        level: as in `Resampling`.
+        draws: likewise.
+        flips: likewise.
+        seed: likewise.
     """
 
     metrics: tuple[str, ...] = ("recall@10", "ndcg@10")
     part: Part = "test"
     policy: Policy = "seen_removed"
     group: Group | None = None
-    level: float = 0.95
-    draws: int = 2000
-    flips: int = 10_000
-    seed: int = 0
+    level: float = DEFAULT.level
+    draws: int = DEFAULT.draws
+    flips: int = DEFAULT.flips
+    seed: int = DEFAULT.seed
 
     @property
     def what(self) -> str:

@@ -24,6 +24,7 @@ NO_EFFECT = ("seed", "description", "tracking", "evaluation")
 """Of a recipe: what may differ between runs of one system, except `evaluation.exclude_seen`, which models are chosen by."""
 COUNTED = ("popularity", "markov")
 """Baselines that give the same ranks wherever users, targets and training part are the same."""
+UNPROVEN = f"share no baseline {' or '.join(COUNTED)}, which alone could show that ranks without user ids are of the same users"
 TRAINED = ("model", "training", "seed")
 """Of a recipe: what must be that of the training that was evaluated."""
 
@@ -217,7 +218,7 @@ def _catalogues_differ(run: RankedRun, first: RankedRun) -> str | None:
 def _candidates(run: RankedRun) -> str | None:
     """What a run chose among, in words; None = not known."""
     text = run.metrics.get("policy", {}).get("candidates")
-    return None if text is None else str(text).partition(",")[0]
+    return None if text is None else str(text).partition(", ")[0]
 
 
 def _users_differ(
@@ -231,9 +232,13 @@ def _users_differ(
         for name, what in (("user_id", "users"), ("target", "targets")):
             if unequal := _unequal(rows[name], expected[name]):
                 return f"have other {what} ({unequal:,} of {len(rows):,}), {remedy}"
-    for name in (name for name in COUNTED if name in run.systems and name in first.systems):
-        if not (run.has_ids and first.has_ids) and _unequal(*(of.chosen(name, part, policy)["rank"] for of in (run, first))):
-            return f"have other users or targets ({name} ranks them otherwise), {remedy}"
+    elif run is not first:
+        shared = [name for name in COUNTED if name in run.systems and name in first.systems]
+        if not shared:
+            return f"{UNPROVEN}; give the run folders, or evaluate and record both with one of them"
+        for name in shared:
+            if _unequal(*(of.chosen(name, part, policy)["rank"] for of in (run, first))):
+                return f"have other users or targets ({name} ranks them otherwise), {remedy}"
     if unequal := _unequal(rows["group"], expected["group"]):
         return (
             f"held out other items ({unequal:,} users' targets are warm in one and not in the other); give both the same holdout"

@@ -83,6 +83,42 @@ def list_rows(ranker: Ranker, split: LeaveOneOut, ks: tuple[int, ...], num_items
     return rows
 
 
+def named_rows(own: Row, ranker: Ranker, split: LeaveOneOut, ks: tuple[int, ...], num_items: int) -> list[Row]:
+    """What one system would be published with under the conventions of S3-Rec, RecBole, cornac and LIGER, each as a whole.
+
+    Where a history is cut, items before the cut are not known as seen either. All are at the level of items, since the IDs of
+    cornac and LIGER are unique.
+
+    Args:
+        own: felid's own row, which stands first.
+        ranker: the system.
+        split: what it was trained on.
+        ks: list lengths.
+        num_items: size of the catalogue.
+    """
+    test = split.evaluation("test")
+    warm = split.warm_items(num_items)[test.targets]
+
+    def judged(length: int, exclude_seen: bool) -> Evaluation:
+        part = EvaluationSet(last(test.histories, length), test.targets)
+        return evaluate(ranker, part, ks, exclude_seen, num_items)
+
+    seen = "it sets the scores of seen items to 0, which removes them unless scores below 0 are listed"
+    cut = f"it cuts sequences to {CUT} items before the split, for training too"
+    left_out = "seen items kept, users with an unseen target left out"
+    return [
+        own,
+        _row("S3-Rec, full ranking: history of 50, seen items removed", judged(50, exclude_seen=True), seen),
+        _row("RecBole, sequential models: history of 50, seen items kept", judged(50, exclude_seen=False)),
+        _row(
+            f"cornac, TIGER: history of {CUT}, {left_out}",
+            judged(CUT, exclude_seen=False).of(warm),
+            "it ranks items with training interactions alone",
+        ),
+        _row(f"LIGER, in-set: history of {CUT - 1}, {left_out}", judged(CUT - 1, exclude_seen=False).of(warm), cut),
+    ]
+
+
 def order_rows(ranker: Ranker, split: LeaveOneOut, dataset: Dataset, ks: tuple[int, ...], seed: int) -> list[Row]:
     """The order of same-time events drawn by lot in place of that of the file; no rows for data without timestamps."""
     if "timestamp" not in dataset.interactions.columns or not _last_two(split):

@@ -6,7 +6,7 @@ can: how many test users have no list, how many lists are too short, and how man
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from felid.evaluation.protocol import PER_USER, POLICIES, EvaluationConfig, Poli
 from felid.evaluation.report import DataFacts, Report, evaluate_run
 from felid.evaluation.slices import target_ages
 from felid.evaluation.statistics import intervals
+from felid.evaluation.ties import tie_metrics
 
 Indices = NDArray[np.int64]
 STAGE = "external"
@@ -112,27 +113,39 @@ def _report(
     file: Path, name: str, dataset: Dataset, split: LeaveOneOut, config: EvaluationConfig, own: Artifact | None
 ) -> Report:
     test, item_ids = split.evaluation("test"), dataset.item_ids
-    lists, order = read_lists(file, split.sequences.user_ids, item_ids)
-    replay = Replay(lists, len(item_ids))
+    given = read_lists(file, split.sequences.user_ids, item_ids)
+    lists = given.targets_last(test) if config.ties == "pessimistic" else given
+    replay = Replay(lists.items, len(item_ids))
     facts = _facts(replay, test, config.ks, str(file))
     baselines = counted_baselines(split.train(), len(item_ids))
-    if name in baselines:
-        raise RequestError(f"the name {name!r} is that of a baseline; give the lists another one with --name")
+    _check_name(name, baselines, own)
     told = DataFacts(dataset.order_rule, target_ages=target_ages(dataset, split))
     report = evaluate_run({name: replay}, split, item_ids, config, baselines=baselines, parts=("test",), facts=told)
     report.metrics["policy"] |= {
         "recommendations": facts,
-        "ties": f"{order}; baselines order equal scores by popularity, then item_index",
+        "ties": f"{lists.order}; baselines order equal scores by popularity, then item_index",
         "history": (
             "the test history, whose items are removed, includes the validation item; what the system of the lists read, was "
             "trained and selected on cannot be seen in them"
         ),
     }
+    if given.scores is not None:
+        for one in POLICIES:
+            found = tie_metrics(given, test, config.ks, exclude_seen=one == "seen_removed")
+            report.metrics[f"ties{_suffix(report.metrics, one)}"] = found
     report.metrics["checks"] = as_rows(audit(split, dataset))
     report.metrics["external"] = {"file": file.name, "sha256": file_digest(file)}
     if own is not None:
         _set_beside(report, own, config)
     return report
+
+
+def _check_name(name: str, baselines: Collection[str], own: Artifact | None) -> None:
+    """Refuse a name that another row of the table has."""
+    if name in baselines:
+        raise RequestError(f"the name {name!r} is that of a baseline; give the lists another one with --name")
+    if own is not None and name in pl.read_parquet(own.path / "ranks.parquet", columns=["system"])["system"].unique():
+        raise RequestError(f"the name {name!r} is that of a system of the run itself; give the lists another one with --name")
 
 
 def _facts(replay: Replay, test: EvaluationSet, ks: tuple[int, ...], file: str) -> str:

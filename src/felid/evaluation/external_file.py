@@ -16,13 +16,16 @@ from felid.data.checks import canonical_ids, first_rows, require_rows
 from felid.data.histories import Sequences
 from felid.data.sources.tables import read_table
 from felid.errors import DataError
+from felid.evaluation.ties import ScoredLists
 
 _ROW = "__row"
 IDS = ("user_id", "item_id")
+ORDERS = {"score": "higher scores first", "rank": "the lists are ordered by their ranks, and so are their scores"}
+UNSEEN = "the lists are ordered by their ranks; how their system orders equal scores cannot be seen in them"
 
 
-def read_lists(path: Path, user_ids: NDArray[np.generic], item_ids: NDArray[np.generic]) -> tuple[Sequences, str]:
-    """The lists of a file, best item first, and what ordered them, in words.
+def read_lists(path: Path, user_ids: NDArray[np.generic], item_ids: NDArray[np.generic]) -> ScoredLists:
+    """The lists of a file, best item first; equal scores stand in the order of the file.
 
     Args:
         path: .csv, .tsv, .jsonl, .ndjson (each also with .gz) or .parquet.
@@ -30,7 +33,7 @@ def read_lists(path: Path, user_ids: NDArray[np.generic], item_ids: NDArray[np.g
         item_ids: (N,) the catalogue, row = item_index.
 
     Returns:
-        Items (item_index) of the users that have a list, under the ids of the data.
+        Lists of the users that have one, under the ids of the data.
 
     Raises:
         DataError: columns, ids, ranks or scores are missing or unusable, users or items are not in the data, or a user has an
@@ -43,17 +46,21 @@ def read_lists(path: Path, user_ids: NDArray[np.generic], item_ids: NDArray[np.g
     users, items = (_places(frame, column, known, where) for column, known in zip(IDS, (user_ids, item_ids), strict=True))
     order = "rank" if "rank" in frame.columns else "score"
     value = _ranks(frame[order], where) if order == "rank" else -_scores(frame[order], where)
-    table = pl.DataFrame({"user": users, "item": items, "value": value}).with_row_index(_ROW)
+    table = pl.DataFrame({"user": users, "item": items, "value": value, "score": _beside(frame)}).with_row_index(_ROW)
     repeated = ~table.select(pl.struct("user", "item").is_first_distinct()).to_series()
     if repeated.any():
         raise DataError(f"{where} has an item of the same user again: {first_rows(repeated)}; keep one row of each")
     table = table.sort("user", "value", _ROW)
     runs = table["user"].rle()
     lengths = runs.struct.field("len").to_numpy().astype(np.int64)
-    said = _check_places(table, lengths, where) if order == "rank" else _tie_text(table)
+    if order == "rank":
+        _check_places(table, lengths, where)
+    scored = _falling(table)
+    said = f"{ORDERS[order]}; {_tie_text(table)}" if scored else UNSEEN
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     owners = user_ids[runs.struct.field("value").to_numpy()]
-    return Sequences(owners, offsets, table["item"].to_numpy().astype(np.int64)), said
+    scores = table["score"].to_numpy() if scored else None
+    return ScoredLists(Sequences(owners, offsets, table["item"].to_numpy().astype(np.int64)), scores, said)
 
 
 def _require_columns(frame: pl.DataFrame, where: str) -> None:
@@ -115,8 +122,21 @@ def _scores(scores: pl.Series, where: str) -> pl.Series:
     return numbers
 
 
-def _check_places(table: pl.DataFrame, lengths: NDArray[np.int64], where: str) -> str:
-    """The ranks of every user must be 1, 2, 3 and so on; what ordered the lists, in words."""
+def _beside(frame: pl.DataFrame) -> pl.Series:
+    """The scores, NaN where there is none that can be read; beside ranks they say which items are equals."""
+    if "score" not in frame.columns:
+        return pl.repeat(float("nan"), len(frame), eager=True)
+    return frame["score"].cast(pl.Float64, strict=False).fill_null(float("nan"))
+
+
+def _falling(table: pl.DataFrame) -> bool:
+    """Whether all scores are known and none is above the one before it in its list."""
+    rises = (table["user"].diff() == 0) & (table["score"].diff() > 0)
+    return bool(table["score"].is_finite().all()) and not rises.any()
+
+
+def _check_places(table: pl.DataFrame, lengths: NDArray[np.int64], where: str) -> None:
+    """The ranks of every user must be 1, 2, 3 and so on."""
     ends = np.cumsum(lengths)
     expected = np.arange(len(table)) - np.repeat(ends - lengths, lengths) + 1
     wrong = table["value"].to_numpy() != expected
@@ -129,10 +149,8 @@ def _check_places(table: pl.DataFrame, lengths: NDArray[np.int64], where: str) -
             f"{table[_ROW][first] + 1} has rank {table['value'][first]} in place of {expected[first]}; number each "
             "list 1, 2, 3, ..., or give scores instead"
         )
-    return "the lists are ordered by their ranks; how their system orders equal scores cannot be seen in them"
 
 
 def _tie_text(table: pl.DataFrame) -> str:
-    again = (table["user"].diff() == 0) & (table["value"].diff() == 0)
-    tied = int(again.sum())
-    return f"higher scores first; {tied:,} of {len(table):,} rows have the score of another of their user and stand in file order"
+    tied = int(((table["user"].diff() == 0) & (table["score"].diff() == 0)).sum())
+    return f"{tied:,} of {len(table):,} rows have the score of another of their user and stand as in the file"

@@ -21,6 +21,8 @@ TIES = {
     "hybrid": "item_index",
 }
 """What orders equal scores under each mode; never the target."""
+ORACLE = "oracle pool"
+"""How rows are called whose pool of candidates no system can know."""
 BASELINE_TIES = "baselines: by popularity, then item_index, those that are trained by item_index"
 
 
@@ -38,7 +40,8 @@ def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> d
         "order": order_rule,
         "intervals": (
             f"{config.level * 100:g} % bootstrap over users ({config.bootstrap:,} draws, seed {config.seed}); "
-            "the choice of users varies in it, the training seed does not"
+            "the choice of users varies in it, the training seed does not; each difference is judged by itself, `felid compare` "
+            "corrects for their number"
         ),
     }
 
@@ -93,6 +96,45 @@ def tie_text(rankers: Mapping[str, ItemRanker]) -> str:
         rules.setdefault(TIES[mode], []).append(mode)
     ours = "; ".join(f"{', '.join(modes)}: by {rule}" for rule, modes in rules.items())
     return f"equal scores keep a fixed order, blind to the target, and ranks are never averaged: {ours}; {BASELINE_TIES}"
+
+
+def never_text(rankers: Mapping[str, ItemRanker], cold: NDArray[np.int64]) -> str:
+    """How many of the items without training interactions each system cannot recommend, in words; "" for none."""
+    lost = {name: int((~ranker.recommendable()[cold]).sum()) for name, ranker in rankers.items()}
+    told = (
+        f"; {count:,} of them, without training interactions, {name} never recommends" for name, count in lost.items() if count
+    )
+    return "".join(told)
+
+
+def tokenizer_text(num_cold: int, *, transductive: bool) -> str:
+    """Which items the quantiser was fitted on, in words."""
+    if transductive:
+        return f"transductive: fitted on all items, among them {num_cold:,} items without training interactions"
+    return f"fitted on items with training interactions; {num_cold:,} items without are encoded with the frozen quantiser"
+
+
+def way_texts(rankers: Mapping[str, ItemRanker], k: int, num_cold: int, oracle: int | None) -> dict[str, str]:
+    """How the systems search, and what those of two heads put together.
+
+    Args:
+        rankers: by name.
+        k: places of the longest list.
+        num_cold: items without training interactions.
+        oracle: how many of these the oracle's pool has; None = there is no such system.
+    """
+    texts = {"search": search_text(rankers, k)}
+    fused = {name: ranker.weights for name, ranker in rankers.items() if ranker.mode == "fused"}
+    if fused:
+        weights = (
+            f"{name}: {one.generative:g} of the generative score, transitions x {one.memory:g}" for name, one in fused.items()
+        )
+        texts["fusion"] = f"{'; '.join(weights)} (chosen on validation, but where the recipe gives them)"
+    if any(ranker.mode == "hybrid" for ranker in rankers.values()):
+        texts["hybrid"] = f"generated candidates and all {num_cold:,} cold items by dense score"
+        if oracle is not None:
+            texts["hybrid"] += f"; `{ORACLE}` has only the {oracle:,} that are targets of either part, which no system can know"
+    return texts
 
 
 def reading_text(rankers: Mapping[str, ItemRanker], lengths: NDArray[np.int64]) -> str:

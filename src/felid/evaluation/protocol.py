@@ -34,6 +34,10 @@ class EvaluationConfig(Config):
     """Lengths of the lists that are judged, in items."""
     exclude_seen: bool = True
     """Headline policy: items of the history are removed from the list. The other policy is reported beside it."""
+    ties: Literal["file-order", "pessimistic"] = Field("file-order", exclude_if=lambda value: value == "file-order")
+    """Lists of other systems, `--recommendations` with scores: which place a target has among items of its score: the one that it
+    has in the file, or the last. The numbers under both, and averaged over all orders, stand beside the headline in any case.
+    felid's own systems order equal scores by item_index, blind to the target. Where it is the default it is not written."""
     bootstrap: int = Field(2000, ge=1)
     """Resamples of the users for each confidence interval."""
     level: float = Field(0.95, gt=0, lt=1)

@@ -43,6 +43,10 @@ class Slice:
     groups: Sequence[tuple[str, str]]
     of_user: Indices
 
+    def __post_init__(self) -> None:
+        inside = (self.of_user >= 0) & (self.of_user < len(self.groups))
+        assert inside.all(), f"{(~inside).sum()} users are in no group of {[name for name, _ in self.groups]}"
+
 
 def by_popularity(targets: Indices, counts: Indices) -> Slice:
     """By the training interactions of the target: thirds of all training interactions, cold items apart.

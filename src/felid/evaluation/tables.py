@@ -15,6 +15,7 @@ from rich.table import Table
 
 from felid.evaluation.audit.finding import check_lines
 from felid.evaluation.statistics import Difference
+from felid.evaluation.ties import tie_line
 
 Metrics = Mapping[str, Any]
 GROUPS = ("_warm", "_cold")
@@ -103,13 +104,14 @@ def difference_lines(metrics: Metrics) -> list[str]:
 
 
 def aside_lines(metrics: Metrics) -> list[str]:
-    """What searches miss of the exact lists at the largest k, and the first system by semantic ID, where they are known."""
+    """What searches miss of the exact lists at the largest k, ties, and the first system by semantic ID, where they are known."""
     told = []
     for name, error in metrics.get("search_error", {}).items():
         k = max(int(key.partition("@")[2]) for key in error if key.startswith("error@"))
         same = f"lists equal for {error[f'same_list@{k}']:.1%} of {error['users']:,} users"
         told.append(f"{name} with {error['num_beams']:,} beams misses {error[f'error@{k}']:.2%} of the exact first {k}, {same}")
     lines = [f"search error: {'; '.join(told)}"] if told else []
+    lines += [] if (ties := tie_line(metrics)) is None else [ties]
     if (found := metrics.get("semantic_id_level", {}).get(metrics["system"])) is not None:
         shown = [name for name in found if name.startswith(SHOWN)]
         values = ", ".join(f"{name} {found[name]:.4f} ({metrics['test'][name]:.4f} by item)" for name in shown)

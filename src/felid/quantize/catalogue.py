@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 
-from felid.artifacts import MANIFEST, write_json
+from felid.artifacts import FITTED_ON, MANIFEST, write_json
 from felid.config import Config
 from felid.progress import plain_console, progress_bar
 from felid.quantize import load_quantizer
@@ -74,13 +74,14 @@ def quantize_catalogue(
     Args:
         quantizer: not fitted yet.
         vectors: (N, D), row = item_index.
-        folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq) and, from quantisers that learn in epochs, `log.jsonl`.
+        folder: gets `quantizer/`, `quantizer_codes.npy` (N, Lq), `fitted_on.npy` (item_index of what was learnt from) and, from
+            quantisers that learn in epochs, `log.jsonl`.
         context: `items` are learnt from, all where it is None; `log` hears what `log.jsonl` gets.
         console: where progress goes.
     """
     console = console or plain_console(quiet=True)
     with (folder / "log.jsonl").open("w", encoding="utf-8") as stream:
-        _fit(quantizer, vectors, context, _Log(stream, console, context.log))
+        np.save(folder / FITTED_ON, _fit(quantizer, vectors, context, _Log(stream, console, context.log)))
     if not (folder / "log.jsonl").stat().st_size:
         (folder / "log.jsonl").unlink()
     with progress_bar(console, "encoding", total=vectors.shape[0], unit="items") as bar:
@@ -122,11 +123,13 @@ def identify_catalogue(
     return ids
 
 
-def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, log: _Log) -> None:
+def _fit(quantizer: Quantizer, vectors: Rows, context: FitContext, log: _Log) -> NDArray[np.int64]:
+    """Fit, and return the item_index of each vector that was learnt from."""
     rows = np.arange(vectors.shape[0]) if context.items is None else context.items
     with progress_bar(log.console, "learning codes", total=1, unit="steps") as bar:
         quantizer.fit(vectors[rows], replace(context, log=log, progress=bar.reach))
     log.show()
+    return rows
 
 
 class _Log:

@@ -59,8 +59,9 @@ def user_ids(test: EvaluationSet, item_ids: NDArray[np.generic]) -> Finding:
 
     Ids that go with taste or time alone, such as those in the order of a first visit, tell as much of any of the user's items,
     which the history gives away in any case. So chance here is another item of the same user in place of the target. Four
-    statistics: the target's id stands in the user's; users in the order of their ids have targets in the order of theirs
-    (Spearman); neighbouring users have the same target; the user's number less the target's, modulo the catalogue, is the same.
+    statistics: the target's id stands in the user's, whatever the case; users in the order of their ids have targets in the order
+    of theirs (Spearman); neighbouring users have the same target; the last number in the user's id less the target's, modulo the
+    catalogue, is the same.
 
     Args:
         test: histories and targets.
@@ -87,8 +88,8 @@ def user_ids(test: EvaluationSet, item_ids: NDArray[np.generic]) -> Finding:
 def _statistics(people: _Choices, item_ids: NDArray[np.generic]) -> list[tuple[str, Callable[[Indices], float], float]]:
     """Name, statistic of the chosen items (places in `taken.items`), and by how much it must exceed chance."""
     taken, size = people.taken.items, len(item_ids)
-    owners, names = np.repeat(np.arange(len(people.ids)), people.taken.lengths).tolist(), [str(one) for one in item_ids.tolist()]
-    texts = [str(one) for one in people.ids.tolist()]
+    owners = np.repeat(np.arange(len(people.ids)), people.taken.lengths).tolist()
+    names, texts = ([str(one).casefold() for one in ids.tolist()] for ids in (item_ids, people.ids))
     within = np.array([names[item] in texts[user] for user, item in zip(owners, taken.tolist(), strict=True)], bool)
     order, rank = np.arange(len(people.ids), dtype=np.float64), midranks(taken)
     found: list[tuple[str, Callable[[Indices], float], float]] = [
@@ -96,8 +97,7 @@ def _statistics(people: _Choices, item_ids: NDArray[np.generic]) -> list[tuple[s
         ("order", lambda chosen: abs(correlation(order, rank[chosen])), CORRELATION),
         ("neighbours", lambda chosen: float((np.diff(taken[chosen]) == 0).mean()) if len(chosen) > 1 else 0.0, SHARE),
     ]
-    if people.numbers is not None:
-        numbers = people.numbers
+    if (numbers := _last_numbers(people.ids)) is not None:
         found.append(
             ("remainder", lambda chosen: float(np.bincount((numbers - taken[chosen]) % size).max() / len(chosen)), SHARE)
         )
@@ -126,6 +126,15 @@ def _numbers(ids: NDArray[np.generic]) -> Indices | None:
     if not parts or any(part is None for part in parts) or len({part[1] for part in parts if part}) > 1:
         return None
     return np.array([int(part[2]) for part in parts if part], np.int64)
+
+
+def _last_numbers(ids: NDArray[np.generic]) -> Indices | None:
+    """(U,) ids that are integers, or the last number in each id; None where some id has none."""
+    if ids.dtype.kind == "i":
+        return ids.astype(np.int64)
+    parts = [re.search(r"(\d{1,18})\D*$", str(one)) for one in ids.tolist()]
+    numbers = [int(part[1]) for part in parts if part]
+    return np.array(numbers, np.int64) if parts and len(numbers) == len(parts) else None
 
 
 def item_ids(sequences: Sequences, test: EvaluationSet, num_items: int, first_seen: Floats | None) -> Finding:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from felid.artifacts import Artifact, find_artifact, open_artifact, read_run
+from felid.artifacts import FITTED_ON, Artifact, find_artifact, open_artifact, read_run
 from felid.config import as_tree, digest, validate
 from felid.data.histories import HeldOut, LeaveOneOut, Sequences
 from felid.data.holdout import HoldoutConfig
@@ -18,6 +18,7 @@ from felid.data.split import LAST_TWO, read_split
 from felid.evaluation.audit.finding import Finding, of_items, of_users, passed
 from felid.evaluation.audit.provenance import Provenance, events_of, sequences_digest
 from felid.recommender import best_checkpoint
+from felid.rows import load_array
 
 TRAINED = "training part"
 CHOICES = "choices"
@@ -36,12 +37,20 @@ class Fit:
         kind: of the component.
         sees: `warm`: items with training interactions; `all`: every item; `nothing` of this catalogue; None = not known.
         same_split: whether it was fitted under the hold-out and the split that are evaluated.
+        rows: item_index of what it was fitted on, as its stage noted it; None = it noted nothing, and `sees` is believed.
     """
 
     name: str
     kind: str
     sees: str | None
     same_split: bool = True
+    rows: NDArray[np.int64] | None = None
+
+    def saw(self, cold: NDArray[np.bool_]) -> bool:
+        """Whether it was fitted on any of the items that (N,) `cold` marks, or was to be."""
+        if self.rows is None or self.sees == "all":
+            return self.sees == "all"
+        return bool((self.rows >= len(cold)).any() or cold[self.rows].any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +117,17 @@ def _fits(made: Mapping[str, Artifact], bundle: Mapping[str, Any]) -> tuple[Fit,
     kind = str(embedding["kind"])
     vectors = Fit("item vectors from text", kind, "nothing") if kind in PRETRAINED else Fit("item vectors", kind, None)
     if kind == "lsa":
-        vectors = Fit("item vectors from text", kind, sees("embed"), same("embed"))
-    fits = [vectors, Fit("the quantiser (and its scaler)", str(codes["quantizer"]["kind"]), sees("tokenize"), same("tokenize"))]
+        vectors = Fit("item vectors from text", kind, sees("embed"), same("embed"), _rows(made["embed"]))
+    quantizer = str(codes["quantizer"]["kind"]), sees("tokenize"), same("tokenize"), _rows(made["tokenize"])
+    fits = [vectors, Fit("the quantiser (and its scaler)", *quantizer)]
     if (codes.get("collaborative") or {}).get("kind") == "precomputed":
         fits.append(Fit("vectors from behaviour", "precomputed", None))
     return tuple(fits)
+
+
+def _rows(artifact: Artifact) -> NDArray[np.int64] | None:
+    path = artifact.path / FITTED_ON
+    return load_array(path, (None,)) if path.is_file() else None
 
 
 def training_part(trainings: Mapping[str, Provenance | None], train: Sequences) -> Finding:
@@ -144,12 +159,13 @@ def choices(origin: Origin, split: LeaveOneOut) -> Finding:
             what = f"{choice} of {name}"
             fault = _fault(events, parts["validation"], parts["test"], split.held_out, split.sequences)
             told += [f"the {what} was chosen on {fault}"] * bool(fault)
-            passes.append(f"{what} on {len(events):,} validation targets")
+            passes += [f"{what} on {len(events):,} validation targets"] * bool(len(events))
     if told:
         return Finding(
             CHOICES, "failed", "; ".join(told), "choose on the validation part (`LeaveOneOut.selection`) and train again"
         )
-    silent = [name for name, one in origin.trainings.items() if one is None]
+    silent = [name for name, one in origin.trainings.items() if one is None or not all(map(len, one.chosen_on.values()))]
+    silent += [name for name, one in origin.trainings.items() if one is not None and not one.chosen_on]
     if silent or not origin.trainings:
         text = f"what the checkpoint of {' and '.join(silent) or 'the system'} was chosen on is not noted"
         return Finding(CHOICES, "doubtful", text, TRAIN_AGAIN if silent else "ask whoever trained it")
@@ -168,6 +184,9 @@ def _fault(
     sequences: Sequences,
 ) -> str:
     """What is wrong with the targets (user row, place) that a choice was made on; "" for nothing."""
+    foreign = ((events < 0) | (events >= np.array([len(sequences), sequences.lengths.max(initial=0)]))).any(axis=1)
+    if foreign.any():
+        return f"{foreign.sum():,} targets of users or places that these data do not have"
     width = int(sequences.lengths.max(initial=0)) + 1
     keys, good, bad = (one[:, 0] * width + one[:, 1] for one in (events, validation, test))
     on_test, elsewhere = np.isin(keys, bad), ~np.isin(keys, np.concatenate([good, bad]))
@@ -201,7 +220,7 @@ def fitting(fits: tuple[Fit, ...], cold: NDArray[np.bool_], item_ids: NDArray[np
         return Finding(
             FITTING, "failed", text, "make the run again with one `holdout` and `split` for all stages (`felid run --fresh`)"
         )
-    seen = [f"{one.name} ({one.kind})" for one in fits if one.sees == "all"]
+    seen = [f"{one.name} ({one.kind})" for one in fits if one.saw(cold)]
     if seen and not declared:
         text = f"{' and '.join(seen)} were fitted on {new} too, and the evaluation does not say so"
         return Finding(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from felid.artifacts import read_json, write_json
-from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
+from felid.data.histories import EvaluationSet, Sequences
 from felid.errors import ArtifactError
 
 FILE = "provenance.json"
@@ -38,10 +38,9 @@ class Provenance:
     chosen_on: Mapping[str, Events]
 
     @classmethod
-    def of(cls, split: LeaveOneOut, choices: Mapping[str, EvaluationSet]) -> Self:
-        """Note a training on the training part of a split, and what choices were made on."""
-        train = split.train()
-        chosen = {name: events_of(part, split.sequences) for name, part in choices.items()}
+    def of(cls, train: Sequences, choices: Mapping[str, EvaluationSet], sequences: Sequences) -> Self:
+        """Note what was trained on, and the targets, out of all users' `sequences`, that choices were made on."""
+        chosen = {name: events_of(part, sequences) for name, part in choices.items()}
         return cls(sequences_digest(train), len(train.items), chosen)
 
     def save(self, folder: Path) -> None:

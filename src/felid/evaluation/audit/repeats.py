@@ -99,6 +99,8 @@ def _equal_rows(users: NDArray[np.int64], items: NDArray[np.int64], times: Float
 def ties_at_the_split(sequences: Sequences, places: NDArray[np.int64], times: Floats | None, order_rule: str) -> Finding:
     """Whether which item is the target was decided by something else than time.
 
+    An item of the same time stands right before the target, or right after it where a split in time takes the first one.
+
     Args:
         sequences: all users.
         places: (U, P) place of each target of a user, one column for each part, -1 = none.
@@ -111,16 +113,18 @@ def ties_at_the_split(sequences: Sequences, places: NDArray[np.int64], times: Fl
         text = f"the data has no times, so ties cannot be seen; the order of a user's items is {order_rule}"
         return Finding(TIES, "doubtful", text, "say beside the results what decided the order; give times, if there are some")
     at = sequences.offsets[:-1, None] + np.maximum(places, 0)
-    before = np.maximum(at - 1, 0)
-    tied = has & (places > 0) & (times[at] == times[before])
-    users = np.flatnonzero(tied.any(axis=1))
+    after = np.minimum(at + 1, len(times) - 1)
+    by_earlier = has & (places > 0) & (times[at] == times[np.maximum(at - 1, 0)])
+    by_later = has & (at + 1 < sequences.offsets[1:, None]) & (times[at] == times[after])
+    users = np.flatnonzero((by_earlier | by_later).any(axis=1))
     total = int(evaluated.sum())
     share = len(users) / max(total, 1)
-    text = f"{len(users):,} of {total:,} evaluated users ({share:.1%}) have a target at the same time as the item before it"
+    text = f"{len(users):,} of {total:,} evaluated users ({share:.1%}) have a target at the time of the item before or after it"
     text += f"; what decides: {order_rule}"
     if share < SHARE:
         return passed(TIES, text)
-    upward = float((sequences.items[at] > sequences.items[before])[tied].mean())
+    last = np.unique(np.concatenate([at[by_earlier], after[by_later]]))
+    upward = float((sequences.items[last] > sequences.items[last - 1]).mean())
     text += f"; of two such items that with the larger item_id came last in {upward:.0%} of the cases"
     text += f"; for example users {examples(sequences.user_ids[users])}"
     remedy = "say beside the results what decided; compare only with results under the same order; finer times, if there are some"
