@@ -24,7 +24,7 @@ from felid.data.dataset import Dataset
 from felid.data.histories import Cuts, LeaveOneOut
 from felid.data.holdout import HoldoutConfig, split_of
 from felid.data.split import read_split
-from felid.evaluation.conventions import Row, list_rows, order_rows, score_rows
+from felid.evaluation.conventions import Row, list_rows, named_rows, order_rows, score_rows
 from felid.recommender import Recommender
 from felid.semantic_ids import SemanticIds
 
@@ -55,6 +55,7 @@ def score(run: Path, ks: tuple[int, ...], seed: int, users: int | None) -> dict[
     num_items = len(dataset.items)
     lists = list_rows(recommender.ranker, split, ks, num_items, id_groups(run, recommender.ids))
     blocks = {recommender.ranker.mode: lists + order_rows(recommender.ranker, split, dataset, ks, seed)}
+    blocks["as others have it"] = named_rows(lists[0], recommender.ranker, split, ks, num_items)
     if "dense" in recommender.model.modes:
         blocks["dense, all scores"] = score_rows(recommender.in_mode("dense").ranker, split, ks, seed)
     return blocks

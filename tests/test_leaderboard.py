@@ -89,6 +89,27 @@ def test_published_figures_have_a_convention_and_a_source() -> None:
         assert one["source"]
         assert set(one["figures"]) <= set(leaderboard.METRICS)
         assert all(0 < value < 1 for value in one["figures"].values())
+        for less, more in (("ndcg@5", "recall@5"), ("ndcg@10", "recall@10"), ("recall@5", "recall@10"), ("ndcg@5", "ndcg@10")):
+            assert not {less, more} <= set(one["figures"]) or one["figures"][less] < one["figures"][more], one["system"]
+
+
+@pytest.mark.parametrize(
+    ("name", "systems", "metrics"),
+    [
+        ("recommenders/lynx", ("lynx", "lynx, generative", "markov"), ("recall@10", "ndcg@10")),
+        ("recommenders/sasrec", ("sasrec",), ("recall@10", "ndcg@10")),
+        ("movielens", ("lynx", "popularity", "markov"), ("recall@10",)),
+    ],
+)
+def test_figures_in_the_text_of_the_readme_are_those_of_the_records(
+    name: str, systems: tuple[str, ...], metrics: tuple[str, ...]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Measured")[2]
+    found = read_json(ROOT / "reports" / name / RECORD)["figures"]
+    for system in systems:
+        cells = found[system]["test"]["all"]["seen_removed"]
+        values = " / ".join(f"{cells[metric]['mean']:.4f}" for metric in metrics)
+        assert values in text or values.replace("0.", ".") in text, f"{name}: {system} {values}"
 
 
 def test_converted_records_hold_the_figures_of_their_metrics() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from benchmarks import leaderboard
 from felid.artifacts import read_json, write_json
 from felid.errors import ArtifactError, RequestError
 from felid.evaluation.per_user import pooled_figures, read_ranks, write_ranks
 from felid.pipeline import Pipeline
-from felid.records import RECORD, record
+from felid.records import RECORD, page, record
 from tests.test_pipeline import felid_command, small
 
 QUICK = (
@@ -65,6 +66,38 @@ def test_figures_and_intervals_are_those_of_the_evaluation(runs: list[Path], tmp
             )
     ends = found["figures"][metrics["system"]]["test"]["all"]["seen_removed"]["recall@10"]
     assert (ends["low"], ends["high"]) == pytest.approx(tuple(metrics["intervals"]["recall@10"].values()), abs=1e-6)
+
+
+def test_the_page_names_the_training_where_another_command_evaluated(runs: list[Path], tmp_path: Path) -> None:
+    found = read_json(record(runs[:1], tmp_path)[0] / RECORD)
+    whole = page(found)
+    assert "trained by `" not in whole
+    assert "- seed 0: checks: " in whole and f"{len(found['runs'][0]['checks'])} passed" in whole
+    found["runs"][0]["trained_with"] |= {"command": "felid train shop-0", "commit": "abc1234"}
+    assert "seed 0: trained by `felid train shop-0`, commit abc1234" in page(found)
+    assert "seed 0: evaluated by `" in page(found)
+
+
+def test_a_failed_check_stands_beside_the_figures_wherever_they_are_shown(runs: list[Path], tmp_path: Path) -> None:
+    failed = tmp_path / "failed"
+    shutil.copytree(runs[0], failed)
+    metrics = read_json(failed / "metrics.json")
+    metrics["checks"][0] |= {"status": "failed", "finding": "3 of them"}
+    write_json(failed / "metrics.json", metrics)
+    folder, _ = record([failed], tmp_path / "reports")
+    found, name = read_json(folder / RECORD), metrics["checks"][0]["name"]
+    assert found["note"] == f"failed checks: {name}"
+    assert f"1 FAILED: {name} (3 of them)" in (folder / "README.md").read_text()
+    (board,) = leaderboard.boards({"failed": found}).values()
+    assert all(f"; failed checks: {name}" in row.cells("")[-1] for row in board["seen_removed all"])
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "/tmp/elsewhere"])
+def test_a_name_that_leads_out_of_the_records_is_refused(runs: list[Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=r"leads out of .*reports, expected a folder in it"):
+        record(runs[:1], tmp_path / "reports", name)
+    assert list(tmp_path.iterdir()) == []
+    assert record(runs[:1], tmp_path / "reports", "systems/shop")[1]
 
 
 def test_ranks_are_kept_without_ids(runs: list[Path], tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from felid.data.histories import EvaluationSet, HeldOut, LeaveOneOut, Sequences
 from felid.evaluation.baselines import BASELINES
 from felid.evaluation.protocol import Ranker
 from felid.fitting import Fitting
-from felid.models.base import Catalogue
+from felid.models.base import Catalogue, Model
 from felid.models.sasrec import SASRecConfig
 from felid.pipeline import Pipeline
 from felid.progress import plain_console
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
 from felid.recipe import Recipe, load_recipe
+from felid.search.config import SearchConfig
 from felid.standing import FOR_COLD, SASRecTraining, Standing, ranks_plainly
 from felid.testing import check_ranker, toy_world
 from felid.training import TrainingConfig
@@ -129,6 +130,35 @@ def test_sasrec_is_trained_once_and_again_for_other_data(
     same = [made.rankers(shown=False)["sasrec"].rank(histories, 5, True) for made in (beside, own)]
     assert np.array_equal(*same)
     assert "sasrec" not in own.rankers(shown=True), "it is in the table by itself"
+
+
+def test_an_interrupted_training_goes_on_where_it_was(
+    beside: Standing, rankers: dict[str, Ranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the second of two epochs leaves no artifact; the next time the second one alone is trained, with the same end."""
+    plain, judged = Fitting.validation, list[str]()
+
+    def validation(self: Fitting, model: Model) -> Callable[[Model], dict[str, float]]:
+        def validate(model: Model) -> dict[str, float]:
+            judged.append("once more")
+            if len(judged) == 2:
+                raise KeyboardInterrupt
+            return plain(self, model)(model)
+
+        return validate
+
+    monkeypatch.setattr(Fitting, "validation", validation)
+    split = LeaveOneOut(WORLD.sequences, held_out())
+    with pytest.raises(KeyboardInterrupt):
+        _ = standing(tmp_path, split).sasrec
+    assert not list(tmp_path.glob("sasrec/*/manifest.json"))
+    again = standing(tmp_path, split)
+    assert again.sasrec is not None and len(judged) == 3
+    curves = [read_json(made.sasrec.path / "progress.json")["curve"] for made in (beside, again) if made.sasrec]
+    assert [entry["ndcg@10"] for entry in curves[0]] == pytest.approx([entry["ndcg@10"] for entry in curves[1]])
+    histories = WORLD.split.evaluation("test").histories
+    lists = [ranker.rank(histories, 5, True) for ranker in (rankers["sasrec"], again.rankers(shown=False)["sasrec"])]
+    assert np.array_equal(*lists)
 
 
 def test_without_cold_items_the_neighbours_would_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,19 @@ from felid.config import Tree
 from felid.data.checks import MIN_EVALUATED
 from felid.data.dataset import BY_TIME, Dataset
 from felid.data.filters import FilterConfig
-from felid.data.histories import LeaveOneOut
+from felid.data.histories import EvaluationSet, LeaveOneOut
 from felid.data.sources.files import FilesConfig
 from felid.data.understanding import Understanding
 from felid.errors import DataError
 from felid.evaluation.baselines import counted_baselines
-from felid.evaluation.protocol import POLICIES, Policy, evaluate
+from felid.evaluation.baselines.item_knn import ItemKnn
+from felid.evaluation.protocol import POLICIES, Policy, Ranker, evaluate
 from felid.evaluation.statistics import intervals
 
 K = 10
 """Length of the lists that the expected quality is of."""
+MOST_USERS = 20_000
+"""Users that this is measured on; more would take longer than a look at data should."""
 QUANTILES = (0, 10, 25, 50, 75, 90, 99, 100)
 METRICS = ("recall", "ndcg")
 FULL_CODES, FEW_ITEMS = (256, 256, 256), 1_000
@@ -87,19 +90,21 @@ def _ties(times: NDArray[np.float64], split: LeaveOneOut) -> float:
 
 
 def expected(dataset: Dataset, draws: int = 1000) -> tuple[list[Expected], float]:
-    """Popularity and Markov chains on the test part, leave-one-out, all items being candidates.
+    """Popularity, Markov chains and item-kNN on the test part, leave-one-out, all items being candidates.
 
     Args:
-        dataset: with at least one user of three items.
+        dataset: with at least one user of three items; of more than `MOST_USERS` so many are drawn, always the same.
         draws: resamples of each interval.
 
     Returns:
-        Both metrics of both baselines under both policies, and the share of users whose test item is in their history.
+        Both metrics of each baseline under both policies, and the share of users whose test item is in their history.
     """
     split, num_items = LeaveOneOut(dataset.sequences()), len(dataset.items)
-    users, k = split.evaluation("test"), min(K, len(dataset.items))
+    users, k = _drawn(split.evaluation("test")), min(K, len(dataset.items))
+    rankers: dict[str, Ranker] = {**counted_baselines(split.train(), num_items)}
+    rankers["item-knn"] = ItemKnn.fit(split.train(), num_items)
     found, seen = [], 0.0
-    for system, ranker in counted_baselines(split.train(), num_items).items():
+    for system, ranker in rankers.items():
         for policy in POLICIES:
             result = evaluate(ranker, users, (k,), policy == "seen_removed", num_items)
             values = result.per_user()
@@ -112,6 +117,13 @@ def expected(dataset: Dataset, draws: int = 1000) -> tuple[list[Expected], float
                 if name.startswith(METRICS)
             ]
     return found, seen
+
+
+def _drawn(part: EvaluationSet) -> EvaluationSet:
+    if len(part.targets) <= MOST_USERS:
+        return part
+    users = np.sort(np.random.default_rng(0).permutation(len(part.targets))[:MOST_USERS])
+    return EvaluationSet(part.histories.take(users), part.targets[users])
 
 
 def suggest_filter(dataset: Dataset) -> FilterConfig:

@@ -27,8 +27,9 @@ from felid.models import load_model
 from felid.models.base import Model
 from felid.models.sasrec import SASRecConfig
 from felid.progress import stage_line
-from felid.ranking import ItemRanker, SearchConfig
+from felid.ranking import ItemRanker
 from felid.recommender import best_checkpoint
+from felid.search.config import SearchConfig
 from felid.training import TrainingConfig
 
 PLAIN = SearchConfig(mode="dense")

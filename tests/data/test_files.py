@@ -12,7 +12,7 @@ from felid.config import as_tree, validate
 from felid.data.dataset import Dataset
 from felid.data.filters import NO_FILTER
 from felid.data.sources import FilesConfig, fingerprint, load_dataset
-from felid.data.sources.files import parse_times
+from felid.data.sources.written import parse_numbers, parse_times
 from felid.errors import DataError, RecipeError
 
 EVENTS = pl.DataFrame({"who": [1, 1, 2, 1], "what": [10, 11, 10, 12], "when": [300, 100, 50, 200]})
@@ -120,12 +120,44 @@ def test_file_order_rules_without_time_and_is_said(tmp_path: Path) -> None:
         (["1970-01-01 02:00:00+02:00", "1970-01-01T00:00:00.25"], [0.0, 0.25], "ISO dates"),
         (["100", "200", "soon"], [100.0, 200.0, None], None),
         (["2020-01-01", "soon", None], [1_577_836_800.0, None, None], "ISO dates"),
+        (["03.01.1970 00:01", "32.13.1970", "2.1.1970"], [172_860.0, None, 86_400.0], "dates with the day first"),
+        (["13/01/1970", "2/1/1970 00:00:01"], [1_036_800.0, 86_401.0], "dates with the day first"),
+        (
+            ["01/13/1970", "1/2/1970 1:00 PM", "1/2/1970 12:00 AM"],
+            [1_036_800.0, 133_200.0, 86_400.0],
+            "dates with the month first",
+        ),
+        (["1970/01/03", "1970/01/02"], [172_800.0, 86_400.0], "dates with the year first"),
+        (["19700103", "19700102"], [172_800.0, 86_400.0], "days such as 20230324"),
+        ([20_000_000, 20_000_001], [20_000_000, 20_000_001], None),
     ],
 )
 def test_times_of_many_kinds_become_unix_seconds(times: list[object], seconds: list[float | None], note: str | None) -> None:
     parsed, notes = parse_times(pl.Series(times))
     assert parsed.to_list() == seconds
     assert notes == ((f"timestamps read as {note}",) if note else ())
+
+
+@pytest.mark.parametrize("times", [["03/04/2023", "05/06/2023"], ["13/01/2023", "01/13/2023"], ["1.2.23"], ["soon"]])
+def test_dates_that_could_mean_another_day_are_not_read(times: list[str]) -> None:
+    parsed, notes = parse_times(pl.Series(times))
+    assert parsed.null_count() == len(times)
+    assert notes == (f"timestamps cannot be read, the first is {times[0]!r}",)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        (["1.299,90", "12,5", None, "7"], [1299.9, 12.5, None, 7.0]),
+        (["1299.90", "12"], [1299.9, 12.0]),
+        (["1,299", "5,000"], None),
+        (["12,90 €", "3,00 €"], None),
+    ],
+)
+def test_decimal_commas_are_numbers_and_commas_between_thousands_stay_text(
+    text: list[str | None], numbers: list[float | None] | None
+) -> None:
+    assert parse_numbers(pl.Series(text)).to_list() == (text if numbers is None else numbers)
 
 
 def test_parquet_dates_become_unix_seconds() -> None:
@@ -137,7 +169,7 @@ def test_parquet_dates_become_unix_seconds() -> None:
 
 def test_unreadable_times_are_counted_with_their_rows(tmp_path: Path) -> None:
     events = EVENTS.with_columns(when=pl.Series(["2020-01-01", "soon", None, "2020-01-02"]))
-    with pytest.raises(DataError, match=r"unreadable or negative timestamp: 2 \(data rows 2, 3\)"):
+    with pytest.raises(DataError, match=r"unreadable or negative timestamp: 2 \(data rows 2, 3\).*`felid data check` names all"):
         load(tmp_path, events)
 
 

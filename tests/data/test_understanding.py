@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_columns_are_known_by_many_names(tmp_path: Path, header: str, columns: d
     ("names", "message"),
     [
         (["a.csv", "b.csv"], r"holds 2 tables with a user and an item in each row \(a.csv, b.csv\)"),
-        ([], "holds 0 tables .*no table"),
+        ([], r"holds 0 tables .*\(no table\)"),
     ],
 )
 def test_a_folder_without_one_table_of_interactions_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -82,6 +83,47 @@ def test_a_folder_without_one_table_of_interactions_is_refused(tmp_path: Path, n
         (tmp_path / name).write_text("user_id,item_id\n1,2\n")
     with pytest.raises(DataError, match=message):
         understand(tmp_path)
+
+
+def test_a_folder_of_strange_names_is_told_with_its_columns_and_what_to_say(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Kunden-Nr;Artikel-Nr.\n1;2\n")
+    pl.DataFrame({"event": [{"who": 1, "what": 2}], "n": [1]}).write_parquet(tmp_path / "b.parquet")
+    columns = r"a.csv: Kunden-Nr, Artikel-Nr.; b.parquet: n, event with who, what inside; unpack nested columns first"
+    with pytest.raises(DataError, match=f"{columns}.*--column user_id=NAME --column item_id=NAME"):
+        understand(tmp_path)
+    known = understand(tmp_path, given={"user_id": "Kunden-Nr", "item_id": "Artikel-Nr."})
+    assert known.config.interactions == tmp_path / "a.csv"
+    assert "no column of b.parquet is called like the items' id (say which file by --items FILE)" in known.lines[1]
+
+
+@pytest.mark.parametrize("ids", [[3, 4], ["3", "4"]])
+def test_a_table_with_the_items_ids_as_id_is_theirs_and_one_with_others_is_not(tmp_path: Path, ids: list[object]) -> None:
+    (tmp_path / "log.csv").write_text("user,item\n1,3\n1,4\n")
+    pl.DataFrame({"id": ids, "name": ["red hat", "cap"]}).write_parquet(tmp_path / "things.parquet")
+    (tmp_path / "staff.csv").write_text("id,name\n77,Ann Lee\n")
+    assert understand(tmp_path).config.items == tmp_path / "things.parquet"
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "doubt"),
+    [
+        (
+            "Order Date",
+            "03/04/2023 05/06/2023",
+            r"'Order Date' is called like a time, but .* such as '03/04/2023', cannot be read",
+        ),
+        ("ordered_date,shipped_date", "2023-01-01,2023-01-02", "columns ordered_date, shipped_date could each be the time"),
+        ("Order Date", "13/04/2023 05/06/2023", None),
+        ("amount", "5 6", None),
+    ],
+)
+def test_times_that_are_not_taken_are_a_doubt(tmp_path: Path, columns: str, rows: str, doubt: str | None) -> None:
+    lines = [f"u,P{place},{row}" for place, row in enumerate(rows.split())]
+    (tmp_path / "log.csv").write_text("\n".join([f"user,item,{columns}", *lines]) + "\n")
+    known = understand(tmp_path / "log.csv")
+    assert len(known.doubts) == (doubt is not None)
+    assert doubt is None or re.search(doubt, known.doubts[0])
+    assert (known.config.columns.timestamp is not None) == ("13" in rows)
 
 
 def test_a_file_without_a_header_is_told(tmp_path: Path) -> None:
@@ -98,6 +140,16 @@ def test_text_is_what_reads_like_it(tmp_path: Path) -> None:
     known = understand(tmp_path)
     assert known.config.items == tmp_path / "things.parquet"
     assert known.texts == ("title", "tags", "description")
+
+
+def test_a_title_is_known_by_its_values_where_no_name_tells_it(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\n1,3\n")
+    rows = [f"{n};X{n}-{n};2023-01-0{n + 1} 10:00;{'lang ' * 40}{n};Lampe {n};Schöne Möbel" for n in range(8)]
+    (tmp_path / "artikel.csv").write_text("\n".join(["item;Code;Seit;Beschreibung;Bezeichnung;Kategorie", *rows]) + "\n")
+    known = understand(tmp_path)
+    assert known.config.item_columns == {"item_id": "item", "title": "Bezeichnung"}
+    assert "title = Bezeichnung" in known.lines[1]
+    assert known.texts[0] == "title"
 
 
 def inspected(tmp_path: Path, log: str, items: str | None = None) -> tuple[dict[str, bool], Dataset]:
@@ -130,6 +182,24 @@ def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
         "items that nobody took: 1 of 6": False,
     }
     assert len(dataset.interactions) == 8
+
+
+def test_ids_that_stand_for_missing_ones_are_told(tmp_path: Path) -> None:
+    faults, _ = inspected(tmp_path, "user_id,item_id\na,p\nNULL,p\n nan,p\na,None such\n")
+    assert (
+        "interactions whose user_id reads like a missing one, such as 'NULL' (it is taken for an id): 2 (data rows 2, 3)"
+        in faults
+    )
+
+
+def test_rows_with_unreadable_times_are_not_called_equal(tmp_path: Path) -> None:
+    faults, _ = inspected(tmp_path, "user_id,item_id,timestamp\n1,2,12\n1,2,soon\n1,2,later\n1,2,12\n")
+    assert "rows that are equal to an earlier one (they are dropped): 1 (data rows 4)" in faults
+
+
+def test_a_table_without_one_usable_row_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no row of .*e.csv can be used \(.*unreadable or negative time: 2 \(data rows 1, 2\)\)"):
+        inspected(tmp_path, "user_id,item_id,timestamp\n1,2,soon\n1,3,later\n")
 
 
 def test_clean_tables_have_no_faults(tmp_path: Path) -> None:
@@ -167,6 +237,19 @@ def test_expected_quality_is_that_of_the_baselines_with_intervals() -> None:
     assert set(markov) == {"seen_removed", "seen_kept"}
     assert all(0 <= row.low <= row.mean <= row.high <= 1 for row in rows)
     assert markov["seen_removed"].mean == 1.0, "seven items, lists of seven"
+    assert list(dict.fromkeys(row.system for row in rows)) == ["popularity", "markov", "item-knn"]
+
+
+@pytest.mark.filterwarnings("ignore::felid.errors.FelidWarning")
+def test_of_many_users_some_are_drawn_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = users_of(*[6] * 15, *[12] * 15)
+    whole, _ = expected(world, draws=50)
+    monkeypatch.setattr("felid.advice.MOST_USERS", 7)
+    rows, _ = expected(world, draws=50)
+    assert rows == expected(world, draws=50)[0]
+    shares = {row.mean * 7 for row in rows if row.metric.startswith("recall")}
+    assert all(share == pytest.approx(round(share)) for share in shares)
+    assert [row.mean for row in rows] != [row.mean for row in whole]
 
 
 @pytest.mark.filterwarnings("ignore::felid.errors.FelidWarning")

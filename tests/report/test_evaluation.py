@@ -6,19 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
 from felid.artifacts import read_json
 from felid.data.dataset import Dataset
 from felid.errors import RecipeError
+from felid.evaluation.baselines import BASELINES
 from felid.evaluation.evaluated import EvaluatedRun
 from felid.metrics import recall_at_k
 from felid.progress import plain_console
 from felid.recommender import Recommender
+from felid.report.blocks import Figures
+from felid.report.drawing import PALETTE, colour_of
 from felid.report.runs import ids as ids_module
 from felid.report.runs.curves import lengths_up_to
+from felid.report.runs.entrants import Entrant, users
 from felid.report.runs.make import page_of
+from felid.report.runs.slices import slices_section
 from tests.report.conftest import EVIL
 from tests.report.reading import Document
 
@@ -149,9 +155,22 @@ def test_slices_have_a_bar_and_an_interval_per_system_and_group(page: Document, 
             high = np.add(bar["y"], bar["error_y"]["array"])
             low = np.subtract(bar["y"], bar["error_y"]["arrayminus"])
             np.testing.assert_allclose([low, high], [[cell[end] for cell in cells] for end in ("low", "high")], atol=1e-12)
-            assert [label.rpartition("<br>")[0].replace("<br>", " ") for label in bar["x"]] == [
-                html.escape(group["group"]) for group in groups
+            assert [label.replace("<br>", " ") for label in bar["x"]] == [
+                html.escape(f"{group['group']} {users(group['num_users'])}") for group in groups
             ]
+
+
+def test_labels_of_many_groups_fit_side_by_side_on_a_phone(run: EvaluatedRun) -> None:
+    """Six groups have some 300 pixels, a letter of this size about 5."""
+    cell = {"value": 0.5, "low": 0.4, "high": 0.6}
+    names = ("under a day", "1 day to 1 week", "1 week to 1 month", "1 month to 3 months", "3 months to 1 year", "1 year or more")
+    groups = [{"group": name, "num_users": 12_345, "systems": {run.system: {"recall@10": cell}}} for name in names]
+    section = slices_section([Entrant("lynx", changed(run, slices={"item_age": groups}), run.system, False)], 10)
+    assert section is not None
+    (figures,) = (block for block in section.blocks if isinstance(block, Figures))
+    content = figures.figures[0].content
+    assert content["layout"]["xaxis"]["tickfont"]["size"] == 9
+    assert max(len(line) for label in content["data"][0]["x"] for line in label.split("<br>")) <= 8
 
 
 def test_the_ids_are_those_that_were_evaluated(page: Document, run: EvaluatedRun) -> None:
@@ -204,6 +223,14 @@ def test_examples_show_what_the_recommender_gives_and_what_was_taken(page: Docum
             assert f"{found.title} {found.item_id}" in text
     assert text.count("✓ hit") >= len(hits)
     assert "the share of hits here is no result" in text
+
+
+def test_lists_that_are_not_those_of_the_evaluation_are_said_to_be_others(page: Document, evaluated_run: Path) -> None:
+    assert "another place of the list" not in page.texts["examples"]
+    run = EvaluatedRun.open(evaluated_run)
+    run.__dict__["ranks"] = run.ranks.with_columns(rank=pl.when(pl.col("rank") > 0).then(pl.col("rank") % 9 + 1).otherwise(0))
+    text = Document(page_of([run], QUIET)).texts["examples"]
+    assert "6 of these users have the target at another place of the list than in the evaluation, which other code made" in text
 
 
 def test_texts_of_the_data_stay_texts(page: Document, run: EvaluatedRun) -> None:
@@ -268,6 +295,12 @@ def test_parts_without_data_are_left_out(run: EvaluatedRun, monkeypatch: pytest.
     assert not {"learning", "slices", "ids-0", "cold", "examples", "checks", "data-0"} & page.texts.keys()
     assert page.rows("results-0-table")[run.system][0] == f"{run.metrics['test']['recall@3']:.4f}"
     assert "No examples of small: the model in" in page.texts["missing"]
+
+
+def test_no_two_systems_have_one_colour() -> None:
+    """A model of three modes beside all six baselines."""
+    assert len(PALETTE) >= 3 + len(BASELINES)
+    assert len({colour_of(place) for place in range(len(PALETTE))}) == len(PALETTE)
 
 
 def test_ids_of_settings_that_are_unknown_are_left_out(run: EvaluatedRun, monkeypatch: pytest.MonkeyPatch) -> None:

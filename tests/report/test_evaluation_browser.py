@@ -18,6 +18,15 @@ from tests.report.reading import Document
 
 PHONE = 390
 EVIL = "<img src=x onerror='window.broken = 1'>, </script><script>window.broken = 1</script>"
+CROWDED = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const boxes = (which) => [...plot.querySelectorAll(which)].map((text) => text.getBoundingClientRect());
+  const meet = (a, b) =>
+    a.width && b.width && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const x = boxes(".xtick text");
+  const title = boxes(".g-ytitle text").some((a) => boxes(".ytick text").some((b) => meet(a, b)));
+  return title || x.some((a, place) => x.slice(place + 1).some((b) => meet(a, b))) ? [plot.firstElementChild.id] : [];
+})"""
+"""Figures in which a label lies upon another one, or the title of an axis upon its labels."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +65,7 @@ def check_drawn(page: Page, keys: list[str], width: int, *, page_too: bool = Tru
     )
     assert [key for key, paths, wide, high in found if not paths or high < 100 or not 0 < wide <= width] == []
     assert not page_too or page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CROWDED) == []
 
 
 def test_every_figure_is_drawn(page: Page, keys: list[str]) -> None:

@@ -39,7 +39,7 @@ def check(
 
 
 def _check(path: Path, items: Path | None, columns: dict[str, str], recipe: Path | None) -> Inspection:
-    from felid.advice import describe, expected, statistics_lines, suggest, suggest_filter
+    from felid.advice import MOST_USERS, describe, expected, statistics_lines, suggest, suggest_filter
     from felid.data.faults import filtered, inspect
     from felid.data.understanding import understand
 
@@ -47,6 +47,7 @@ def _check(path: Path, items: Path | None, columns: dict[str, str], recipe: Path
     _section("understood", known.lines)
     found = inspect(known.config)
     fatal, doubtful = ([fault.text for fault in found.faults if fault.fatal is which] for which in (True, False))
+    doubtful = [*known.doubts, *doubtful]
     _section("to be mended (felid run refuses these)", fatal)
     _section("to be known", doubtful or ([] if fatal else ["nothing doubtful was found"]))
     note = [f"rows that are to be mended are left out: {found.left_out:,}"] if found.left_out else []
@@ -54,7 +55,8 @@ def _check(path: Path, items: Path | None, columns: dict[str, str], recipe: Path
     filters = suggest_filter(found.dataset)
     kept = filtered(found.dataset, filters)
     rows, seen = expected(kept)
-    _print_expected(rows, f"users with at least {filters.min_user_interactions} interactions: {len(kept.sequences()):,}")
+    users = f"users with at least {filters.min_user_interactions} interactions: {len(kept.sequences()):,}"
+    _print_expected(rows, users + f", {MOST_USERS:,} of them drawn at random" * (len(kept.sequences()) > MOST_USERS))
     if not known.texts and recipe is None:
         _section("suggested recipe", ["none: items have no text, and codes are made of it (--items FILE)"])
         return found

@@ -13,12 +13,15 @@ from felid.data import checks
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
 from felid.data.sources.files import FilesConfig, name_of, read
-from felid.errors import FelidWarning
+from felid.errors import DataError, FelidWarning
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC).timestamp()
 """Interactions with things on a computer are later; earlier times are mostly of another unit."""
 AHEAD_SECONDS = 86_400.0
 """Clocks and time zones may be off by so much."""
+
+STAND_INS = ("null", "none", "nan", "n/a", "nil", "undefined", "unknown")
+"""What exports write where an id is missing; in any case of letters."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ def inspect(config: FilesConfig, now: datetime | None = None) -> Inspection:
         found += _fault("interactions with an item that has no row in the items file", unknown, True)
         broken = broken | unknown
     usable = interactions.filter(~broken)
+    if usable.is_empty() and len(interactions):
+        told = "; ".join(fault.text for fault in found if fault.fatal)
+        raise DataError(f"no row of {config.interactions} can be used ({told}); mend them, or correct which column is which")
     found += [Fault(text) for text in _of_users(usable, items)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FelidWarning)  # what it would say is among the faults
@@ -109,9 +115,12 @@ def _of_ids(table: pl.DataFrame, where: str) -> Found:
         if ids.dtype == pl.String:
             padded = (ids != ids.str.strip_chars()).fill_null(False) & ~checks.missing_ids(ids)
             yield f"{where} whose {column} begins or ends with a blank (ids are compared as they are)", padded, False
+            stand_ins = ids.str.strip_chars().str.to_lowercase().is_in(STAND_INS).fill_null(False)
+            yield f"{where} whose {column} reads like a missing one, such as 'NULL' (it is taken for an id)", stand_ins, False
 
 
 def _of_values(interactions: pl.DataFrame, now: float) -> Found:
+    bad = pl.repeat(False, len(interactions), eager=True)
     if "timestamp" in interactions.columns:
         times = interactions["timestamp"]
         if times.dtype.is_numeric():
@@ -127,7 +136,7 @@ def _of_values(interactions: pl.DataFrame, now: float) -> Found:
         yield "interactions with a missing position", interactions["position"].is_null(), True
     if "timestamp" in interactions.columns or "position" in interactions.columns:
         repeated = ~interactions.select(pl.struct(pl.all()).is_first_distinct()).to_series()
-        yield "rows that are equal to an earlier one (they are dropped)", repeated, False
+        yield "rows that are equal to an earlier one (they are dropped)", repeated & ~bad, False
 
 
 def _of_items(items: pl.DataFrame) -> Found:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from felid.data.sources.files import ColumnMap, FilesConfig, parse_times
+from felid.data.sources.files import ColumnMap, FilesConfig
 from felid.data.sources.tables import ENDINGS, ending_of, form_of, read_table
+from felid.data.sources.written import parse_times
 from felid.errors import DataError
 
 ROWS = 1000
@@ -36,6 +37,8 @@ PARTS = {
 ROLES = ("user_id", "item_id", "timestamp", "position", "rating")
 """Of columns of the interactions."""
 TEXTS = ("title", "price", "brand", "categories")
+TITLE_LENGTH = 150
+"""Most characters of what is taken for a title though its name does not say so."""
 _LINK = r"^(https?:)?//"
 _NUMBER = r"^\s*-?[0-9.]+\s*$"
 
@@ -48,11 +51,13 @@ class Understanding:
         config: a source that reads them.
         texts: columns of the items that read like text, under our names, in the order of an item's text.
         lines: the same in words.
+        doubts: what may have been understood wrongly, in words.
     """
 
     config: FilesConfig
     texts: tuple[str, ...]
     lines: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def understand(path: Path, items: Path | None = None, given: Mapping[str, str] | None = None) -> Understanding:
@@ -81,18 +86,17 @@ def understand(path: Path, items: Path | None = None, given: Mapping[str, str] |
     _check_given(given, head, log, ROLES)
     items = items or (_items_in(path, log, columns["item_id"]) if path.is_dir() else None)
     shown = {ours: theirs for ours, theirs in columns.items() if ours in ("user_id", "item_id") or theirs != ours}
-    lines = [_line("interactions", log, columns, head)]
+    lines, doubts = [_line("interactions", log, columns, head)], tuple(_unsure_times(head, columns))
     if items is None:
-        lines.append("items: no file (give a folder with one, or --items FILE); without it items have no text")
-        return Understanding(FilesConfig(interactions=log, columns=ColumnMap(**shown)), (), tuple(lines))
+        lines.append(f"items: {_no_items(path, log)}; without it items have no text")
+        return Understanding(FilesConfig(interactions=log, columns=ColumnMap(**shown)), (), tuple(lines), doubts)
     catalogue = _head(items)
     named = _item_columns(catalogue, columns["item_id"], given, items)
     texts = _texts(catalogue, named)
     lines += [_line("items", items, named, catalogue), f"item text: {', '.join(texts) or 'no column reads like text'}"]
     mapped = {ours: theirs for ours, theirs in named.items() if ours != theirs}
-    return Understanding(
-        FilesConfig(interactions=log, items=items, columns=ColumnMap(**shown), item_columns=mapped), texts, tuple(lines)
-    )
+    config = FilesConfig(interactions=log, items=items, columns=ColumnMap(**shown), item_columns=mapped)
+    return Understanding(config, texts, tuple(lines), doubts)
 
 
 def _head(path: Path) -> pl.DataFrame:
@@ -109,17 +113,25 @@ def _interactions_in(folder: Path, given: Mapping[str, str]) -> Path:
     """The one table with users and items."""
     tables = _tables(folder)
     found = [path for path in tables if all(_find(_head(path), role, given) for role in ("user_id", "item_id"))]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in (found or tables)) or "no table"
+    if found[1:] or not tables:
+        names = ", ".join(path.name for path in found) or "no table"
         what = f"{len(found)} tables with a user and an item in each row ({names})"
         raise DataError(f"{folder} holds {what}, expected one; give the path of that file, and --items FILE beside it")
+    if not found:
+        known = "; ".join(f"{path.name}: {_names(_head(path))}" for path in tables)
+        text = f"none of the tables in {folder} has columns that are clearly the user and the item ({known})"
+        raise DataError(f"{text}; say which by --column user_id=NAME --column item_id=NAME")
     return found[0]
 
 
 def _items_in(folder: Path, log: Path, item_column: str) -> Path | None:
-    """The one other table with items; None = there is none."""
-    others = [path for path in _tables(folder) if path != log]
-    found = [path for path in others if item_column in (head := _head(path)).columns or _find(head, "item_id", {})]
+    """The one other table with items; None = there is none. A column that is called `id` counts where it holds their ids."""
+    others = {path: _head(path) for path in _tables(folder) if path != log}
+    found = [path for path, head in others.items() if item_column in head.columns or _find(head, "item_id", {})]
+    if not found:
+        taken = _head(log)[item_column].cast(pl.String).implode()
+        by_id = [path for path, head in others.items() if "id" in head.columns]
+        found = [path for path in by_id if read_table(path, None)["id"].cast(pl.String).is_in(taken).any()]
     if len(found) > 1:
         raise DataError(
             f"{folder} holds {len(found)} tables of items ({', '.join(p.name for p in found)}); say which by --items FILE"
@@ -127,11 +139,34 @@ def _items_in(folder: Path, log: Path, item_column: str) -> Path | None:
     return found[0] if found else None
 
 
+def _no_items(path: Path, log: Path) -> str:
+    """Why there is no table of items, and what to do about it."""
+    others = [other.name for other in _tables(path) if other != log] if path.is_dir() else []
+    if others:
+        return f"no column of {', '.join(others)} is called like the items' id (say which file by --items FILE)"
+    return "no file (give a folder with one, or --items FILE)"
+
+
+def _unsure_times(head: pl.DataFrame, columns: Mapping[str, str]) -> list[str]:
+    """Why no column is the time though some look like it."""
+    if "timestamp" in columns or "position" in columns:
+        return []
+    plain = {name: _plain(name) for name in head.columns if name not in columns.values()}
+    called = [name for name, short in plain.items() if short in NAMES["timestamp"] or any(p in short for p in PARTS["timestamp"])]
+    could = [name for name in plain if (name in called and _is_time(head[name])) or _is_date(head[name])]
+    if could:
+        text = f"columns {', '.join(could)} could each be the time, so none is taken and the order is that of the rows"
+        return [f"{text}; say which by --column timestamp=NAME"]
+    text = "is called like a time, but its values, such as {!r}, cannot be read as times, so the order is that of the rows"
+    first = {name: head[name].drop_nulls()[0] for name in called if head[name].count()}
+    return [f"column {name!r} {text.format(value)}; write them as 2023-04-30 or 30.4.2023" for name, value in first.items()]
+
+
 def _find(head: pl.DataFrame, role: str, given: Mapping[str, str]) -> str | None:
     """The column of a role; None = no name says so, or several do."""
     if given.get(role) in head.columns:
         return given[role]
-    plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in head.columns}
+    plain = {name: _plain(name) for name in head.columns}
     exact = [name for known in NAMES[role] for name, short in plain.items() if short == known]
     loose = [name for name, short in plain.items() if any(part in short for part in PARTS.get(role, ()))]
     ids = [name for name in loose if plain[name].endswith("id")]
@@ -141,6 +176,10 @@ def _find(head: pl.DataFrame, role: str, given: Mapping[str, str]) -> str | None
             return usable[0]
     dated = [name for name in head.columns if role == "timestamp" and _is_date(head[name])]
     return dated[0] if len(dated) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _is_date(column: pl.Series) -> bool:
@@ -156,10 +195,18 @@ def _is_time(column: pl.Series) -> bool:
 
 
 def _no_column(path: Path, head: pl.DataFrame, role: str) -> str:
-    names = ", ".join(head.columns)
     if all(re.match(_NUMBER, name) for name in head.columns):
+        names = ", ".join(head.columns)
         return f"the first line of {path} is {names}, which looks like data, expected names of columns; put a line of names first"
-    return f"none of the columns of {path} ({names}) is clearly the {role.removesuffix('_id')}"
+    return f"none of the columns of {path} ({_names(head)}) is clearly the {role.removesuffix('_id')}"
+
+
+def _names(head: pl.DataFrame) -> str:
+    """The columns; those that hold others are not looked into, which is said."""
+    nested = {name: kind for name, kind in head.schema.items() if isinstance(kind, pl.Struct)}
+    inside = (f"{name} with {', '.join(field.name for field in kind.fields)} inside" for name, kind in nested.items())
+    plain = [name for name in head.columns if name not in nested]
+    return ", ".join([*plain, *inside]) + ("; unpack nested columns first" if nested else "")
 
 
 def _check_given(given: Mapping[str, str], head: pl.DataFrame, path: Path, roles: Sequence[str]) -> None:
@@ -177,7 +224,19 @@ def _item_columns(head: pl.DataFrame, item_column: str, given: Mapping[str, str]
         raise DataError(f"{_no_column(path, head, 'item_id')}; rename that column to {item_column}, as in the interactions")
     rest = head.drop(item)
     found = {role: name for role in TEXTS if (name := _find(rest, role, given))}
+    if "title" not in found:
+        names = [name for name in rest.columns if name not in found.values() and _names_items(rest[name])]
+        found = {**({"title": names[0]} if names else {}), **found}
     return {"item_id": item, **found}
+
+
+def _names_items(column: pl.Series) -> bool:
+    """Whether a column, whatever it is called, may be the items' title: a few words each, nearly all different, and no dates."""
+    if column.dtype != pl.String or not _reads_like_text(column) or _is_date(column):
+        return False
+    values = column.drop_nulls().str.strip_chars()
+    several = 2 * int(values.str.contains(" ", literal=True).sum()) >= len(values)
+    return several and 10 * column.n_unique() >= 9 * len(column) and bool((values.str.len_chars() <= TITLE_LENGTH).all())
 
 
 def _texts(head: pl.DataFrame, named: Mapping[str, str]) -> tuple[str, ...]:
@@ -213,5 +272,5 @@ def _kind_of_time(column: pl.Series) -> str:
     """How times are written, in words."""
     notes = parse_times(column)[1]
     if notes:
-        return notes[0].removeprefix("timestamps read as ")
+        return notes[0].removeprefix("timestamps read as ").removeprefix("timestamps ")
     return "dates" if column.dtype in (pl.Date, pl.Datetime) else "unix seconds"

@@ -1,6 +1,7 @@
 """Records of evaluated runs: what a published number stands on, one folder for all trainings of a recipe.
 
-`reports/<name>/` holds `record.json` (commands, code, recipe, seeds, data, machine, times, policies, figures with intervals),
+`reports/<name>/` holds `record.json` (commands, code, recipe, seeds, data, machine, times, checks, policies, figures with
+intervals; a `note` where a check failed, which the leaderboard shows),
 for each run `metrics.json`, `recipe.json` and `per-user.parquet` (ranks without ids; of several runs in `seed-<seed>/`), and a
 `README.md` made of them. Weights and data stay out.
 """
@@ -44,10 +45,12 @@ def record(roots: Sequence[Path], out: Path, name: str | None = None, *, replace
 
     Raises:
         ArtifactError: a run has no evaluation, or artifacts that it stands on are gone.
-        RequestError: the runs are no trainings of one recipe, or `out/name` holds something else.
+        RequestError: the runs are no trainings of one recipe, or `out/name` holds something else or is not in `out`.
     """
     runs = [EvaluatedRun.open(root) for root in roots]
     folder = out / (name or roots[0].resolve().name)
+    if not folder.resolve().is_relative_to(out.resolve()) or folder.resolve() == out.resolve():
+        raise RequestError(f"--name {name} leads out of {out}, expected a folder in it; say where records go by --out")
     keys = [run.artifact.digest for run in runs]
     if _is_there(folder, keys, replace=replace):
         return folder, False
@@ -154,13 +157,22 @@ def _fill(folder: Path, name: str, runs: Sequence[EvaluatedRun], recipes: Sequen
         "runs": found,
         "figures": figures,
         "recorded": machine.made_with(),
+        **_note(runs),
     }
     write_json(folder / RECORD, content)
     write_text(folder / "README.md", page(content))
 
 
+def _note(runs: Sequence[EvaluatedRun]) -> dict[str, str]:
+    """What readers of the figures must know wherever they stand: a failed check."""
+    failed = dict.fromkeys(
+        check["name"] for run in runs for check in run.metrics.get("checks", []) if check["status"] == "failed"
+    )
+    return {"note": f"failed checks: {', '.join(failed)}"} if failed else {}
+
+
 def _made(run: EvaluatedRun) -> Record:
-    """How one run was made: commands, code and machine of its training and evaluation, and what each stage cost."""
+    """How one run was made: commands, code and machine of its training and evaluation, its checks, and what each stage cost."""
     stages = {**_sources(run), "evaluate": run.artifact}
     parts = parts_of(run.root, stages)
     cpu = {name: part.manifest.get("cpu_seconds") for name, part in parts.items()}
@@ -168,6 +180,7 @@ def _made(run: EvaluatedRun) -> Record:
         "evaluation": run.artifact.digest,
         "trained_with": stages["train"].manifest.get("made_with"),
         "evaluated_with": run.artifact.manifest.get("made_with"),
+        "checks": list(run.metrics.get("checks", [])),
         "versions": dict(run.artifact.manifest["versions"]),
         "wall_minutes": wall_minutes(parts),
         "cpu_minutes": {name: round(seconds / 60, 2) for name, seconds in cpu.items() if seconds is not None},

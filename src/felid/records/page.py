@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from felid.evaluation.audit.finding import check_lines
+
 Record = Mapping[str, Any]
 METRICS = ("recall", "ndcg")
 GROUPS = {"all": "Test", "warm": "Test, targets with training interactions", "cold": "Test, new items"}
@@ -52,16 +54,15 @@ def page(record: Record) -> str:
 def _how(record: Record) -> list[str]:
     found = []
     for run in record["runs"]:
-        made = run.get("evaluated_with")
-        what = f"seed {run['seed']}: "
+        what, trained, made = f"seed {run['seed']}: ", run.get("trained_with"), run.get("evaluated_with")
         if made is None:
             found.append(f"{what}made before runs told by which command and code")
             continue
-        commit = made["commit"] or "unknown"
-        changed = " with changes" if made["changed"] else ""
-        threads = f", {made['threads']} threads" if made["threads"] else ""
-        load = f", load {made['load']}" if made.get("load") is not None else ""
-        found.append(f"{what}`{made['command']}`, commit {commit}{changed}, {made['cpu']}{threads}{load}, {made['when'][:10]}")
+        if trained is not None and (trained["command"], trained["commit"]) != (made["command"], made["commit"]):
+            found += [f"{what}trained by {_by(trained)}", f"{what}evaluated by {_by(made)}"]
+        else:
+            found.append(f"{what}{_by(made)}")
+    found += [f"seed {run['seed']}: {line}" for run in record["runs"] for line in check_lines(run)]
     minutes = [f"seed {run['seed']}: {_listed(run['wall_minutes'])}" for run in record["runs"] if run.get("wall_minutes")]
     if minutes:
         found.append(f"wall minutes: {'; '.join(minutes)}")
@@ -75,6 +76,15 @@ def _how(record: Record) -> list[str]:
     if versions:
         found.append(", ".join(f"{name} {version}" for name, version in versions.items()))
     return found
+
+
+def _by(made: Mapping[str, Any]) -> str:
+    """Command, code and machine of a process."""
+    commit = made["commit"] or "unknown"
+    changed = " with changes" if made["changed"] else ""
+    threads = f", {made['threads']} thread{'s' * (made['threads'] != 1)}" if made["threads"] else ""
+    load = f", load {made['load']}" if made.get("load") is not None else ""
+    return f"`{made['command']}`, commit {commit}{changed}, {made['cpu']}{threads}{load}, {made['when'][:10]}"
 
 
 def _listed(minutes: Mapping[str, float]) -> str:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import plotly.graph_objects as go
 
-PALETTE = ("#3573c4", "#bf651a", "#268a5e", "#b04a8e", "#7a5ec4", "#8f7518", "#2a8492", "#bf4d4d")
-"""Readable on light and dark grounds and under white text; neighbours differ in lightness or hue also for the colour-blind."""
+PALETTE = ("#3573c4", "#bf651a", "#268a5e", "#b04a8e", "#7a5ec4", "#8f7518", "#2a8492", "#bf4d4d", "#64801c", "#96614a")
+"""Enough for a model of three modes beside all baselines. Readable on light and dark grounds and under white text; neighbours
+differ in lightness or hue also for the colour-blind."""
 REST = "#757d88"
 POINTS = 400
 """Most points of a line."""
@@ -41,8 +42,9 @@ def axes(x: str, y: str, *, percent: bool = False) -> dict[str, Any]:
         "margin": {"l": 56, "r": 10, "t": 10, "b": 44},
         "xaxis": {"title": {"text": x, "font": {"size": 13}}, "fixedrange": True, "showgrid": False, "automargin": True},
         "yaxis": {
-            "title": {"text": y, "font": {"size": 13}},
+            "title": {"text": y, "font": {"size": 13}, "standoff": 8},
             "fixedrange": True,
+            "automargin": True,
             "rangemode": "tozero",
             **({"tickformat": ".0%", "range": [0, 1.02]} if percent else {}),
         },

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
@@ -15,11 +13,10 @@ from felid.data import checks
 from felid.data.dataset import Dataset
 from felid.data.filters import FilterConfig
 from felid.data.sources.tables import form_of, read_table
+from felid.data.sources.written import parse_numbers, parse_times
 from felid.errors import DataError
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
-"""Numeric timestamps above the first number are taken for that unit: 1e11 seconds are in the year 5138."""
 
 
 class ColumnMap(Config):
@@ -30,11 +27,12 @@ class ColumnMap(Config):
     item_id: str = "item_id"
     """Column of the item."""
     timestamp: str | None = None
-    """Column of the time: unix seconds (or ms, us, ns, told by size) or ISO dates; None = `timestamp` if it is there."""
+    """Column of the time: unix seconds (or ms, us, ns, told by size), ISO dates, or dates with the day or the month first; None =
+    `timestamp` if it is there."""
     position: str | None = None
     """Column of the order within a user, integers; goes before the time; None = `position` if it is there."""
     rating: str | None = None
-    """Column of the rating, a number; None = `rating` if it is there."""
+    """Column of the rating, a number with a point or a comma; None = `rating` if it is there."""
 
 
 class FilesConfig(Config):
@@ -64,7 +62,10 @@ def locate(config: FilesConfig) -> dict[str, Path]:
 def load(config: FilesConfig, filters: FilterConfig) -> Dataset:
     """Read the files. Ids in untyped text (CSV, TSV) are integers if all of a kind are, so that "007" stays text."""
     interactions, items, notes = read(config)
-    return Dataset.from_frames(name_of(config), interactions, items, None, notes, filters)
+    try:
+        return Dataset.from_frames(name_of(config), interactions, items, None, notes, filters)
+    except DataError as error:
+        raise DataError(f"{error}. `felid data check` names all that is wrong with files at once") from error
 
 
 def name_of(config: FilesConfig) -> str:
@@ -84,37 +85,9 @@ def read(config: FilesConfig) -> tuple[pl.DataFrame, pl.DataFrame | None, tuple[
     if "timestamp" in interactions.columns:
         times, of_times = parse_times(interactions["timestamp"])
         interactions, notes = interactions.with_columns(times.alias("timestamp")), notes + of_times
+    if "rating" in interactions.columns:
+        interactions = interactions.with_columns(parse_numbers(interactions["rating"]))
     return interactions, items, notes
-
-
-def parse_times(times: pl.Series) -> tuple[pl.Series, tuple[str, ...]]:
-    """Unix seconds from numbers (unit told by their size), dates, or ISO text (UTC unless it says otherwise).
-
-    Unreadable values become null, for the check that follows to count. The notes say which unit was recognised.
-    """
-    if times.dtype in (pl.Date, pl.Datetime):
-        return times.dt.epoch("us") / 1e6, ()
-    if times.dtype == pl.String:
-        numbers = times.cast(pl.Float64, strict=False)
-        if 2 * numbers.count() >= times.count():
-            return parse_times(numbers)
-        seconds = [_iso_seconds(text) for text in times.to_list()]
-        return pl.Series(times.name, seconds, pl.Float64), ("timestamps read as ISO dates",)
-    if times.dtype.is_numeric():
-        values = times.cast(pl.Float64).to_numpy()
-        middle = np.median(values[np.isfinite(values)]) if np.isfinite(values).any() else 0.0
-        for above, divisor, unit in _UNITS:
-            if middle > above:
-                return times / divisor, (f"timestamps read as {unit}",)
-    return times, ()
-
-
-def _iso_seconds(text: str | None) -> float | None:
-    try:
-        moment = datetime.fromisoformat((text or "").strip())
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _mapped(frame: pl.DataFrame, columns: ColumnMap, where: str) -> pl.DataFrame:
@@ -137,10 +110,7 @@ def read_items(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     checks.require_rows(frame, f"items file {path}")
     rest = pl.exclude(list({*mapped.values(), *mapped.keys()}))
     frame = frame.select(*(pl.col(theirs).alias(ours) for ours, theirs in mapped.items()), rest)
-    if "price" in frame.columns and frame["price"].dtype == pl.String:
-        price = frame["price"].cast(pl.Float64, strict=False)
-        frame = frame.with_columns(price) if price.count() == frame["price"].count() else frame
-    return frame
+    return frame.with_columns(parse_numbers(frame["price"])) if "price" in frame.columns else frame
 
 
 def typed_ids(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,10 @@ def examples_section(asked: Sequence[Asked]) -> Section:
         f"Items of the history are {'left out' if first.run.policy == 'seen_removed' else 'not left out'}."
     )
     blocks: list[Block] = [Prose([said], soft=True)]
+    moved = _moved(first, users, lists[0][1], k)
+    if moved:
+        text = "of these users have the target at another place of the list than in the evaluation, which other code made"
+        blocks.append(Prose([f"{moved} {text}; run `felid evaluate {first.run.root} --fresh`."]))
     for place, row in enumerate(users.tolist()):
         user = first.test.histories.user_ids[row : row + 1].tolist()[0]
         beside = [(name, found[user]) for name, found in lists if user in found]
@@ -76,6 +80,18 @@ def shown(recommender: Recommender, item: int, *, is_hit: bool = False) -> Shown
     """An item by its title, or by its id where it has none."""
     name, title = str(recommender.ids.item_ids[item : item + 1].tolist()[0]), recommender.titles[item]
     return Shown(shortened(title, TITLE_LENGTH), name, is_hit) if title else Shown(name, "", is_hit)
+
+
+def _moved(one: Opened, rows: Indices, lists: Mapping[object, Sequence[Shown]], k: int) -> int:
+    """How many users have the target at another place of their list than it had in the evaluation."""
+    ranks = one.run.ranks_of(one.run.system)[rows]
+    found = [_rank(lists[user]) for user in one.test.histories.user_ids[rows].tolist()]
+    return int((np.where(ranks <= k, ranks, 0) != np.array(found, np.int64)).sum())
+
+
+def _rank(items: Sequence[Shown]) -> int:
+    """The place of the hit in a list, 0 = there is none."""
+    return next((place for place, item in enumerate(items, 1) if item.is_hit), 0)
 
 
 def _groups(one: Opened, k: int) -> tuple[Indices, Indices]:
@@ -92,7 +108,7 @@ def _groups(one: Opened, k: int) -> tuple[Indices, Indices]:
 def _example(one: Opened, row: int, outcome: str, lists: Sequence[tuple[str, Sequence[Shown]]], *, is_open: bool) -> Details:
     history = one.test.histories[row].tolist()
     target = shown(one.recommender, int(one.test.targets[row]))
-    rank = next((place for place, item in enumerate(lists[0][1], 1) if item.is_hit), None)
+    rank = _rank(lists[0][1])
     said = f"hit at rank {rank}" if rank else outcome
     user = one.test.histories.user_ids[row : row + 1].tolist()[0]
     known = [shown(one.recommender, item) for item in history[-HISTORY:]]

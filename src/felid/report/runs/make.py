@@ -18,6 +18,7 @@ from felid.report.runs.cold import cold_section
 from felid.report.runs.curves import against_k, learning_section
 from felid.report.runs.entrants import entrants_of, length_of, names_of
 from felid.report.runs.examples import MOST_SYSTEMS, Asked, examples_section
+from felid.report.runs.external import external_section
 from felid.report.runs.facts import check_counts, checks_section, data_section, environment_section, recipe_section
 from felid.report.runs.ids import ids_section, runs_with_ids
 from felid.report.runs.opened import Opened
@@ -26,7 +27,7 @@ from felid.report.runs.slices import slices_section
 
 Datasets = Mapping[str, tuple[Dataset, list[str]]]
 """By the digest of the artifact: the data, and the names of the runs that were evaluated on them."""
-PARTS = 10
+PARTS = 11
 """About how many sections a page has, for the progress bar."""
 
 
@@ -113,6 +114,7 @@ def _sections(
     first = runs[0]
     entrants = entrants_of(runs, names)
     yield results_section(runs, names)
+    yield external_section(runs, names)
     yield against_k(entrants, first.policy)
     yield learning_section(runs, names)
     yield slices_section(entrants, length_of(first.metrics))

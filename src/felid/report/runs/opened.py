@@ -16,8 +16,8 @@ from felid.data.holdout import HoldoutConfig, split_of
 from felid.data.split import read_split
 from felid.errors import ArtifactError
 from felid.evaluation.evaluated import EvaluatedRun
-from felid.ranking import SearchConfig
 from felid.recommender import Recommender
+from felid.search.config import SearchConfig
 
 Indices = NDArray[np.int64]
 MOST_MODES = 3

@@ -88,8 +88,8 @@ def results_section(runs: Sequence[EvaluatedRun], names: Sequence[str]) -> Secti
     if len(runs) > 1:
         blocks.append(_side_by_side(runs, names))
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        found: list[Block] = [_table(run, f"results-{place}", [""]), *_groups(run, place)]
-        found += [_policy(run, place), *_level_of_ids(run, place), *_lists(run, place)]
+        found: list[Block] = [systems_table(run, f"results-{place}", [""]), *_groups(run, place)]
+        found += [policy_table(run, f"{place}"), *_level_of_ids(run, place), *_lists(run, place)]
         if len(runs) > 1:
             blocks.append(Details(f"All systems of {name}, and the policy of its numbers", found))
         else:
@@ -121,17 +121,18 @@ def _groups(run: EvaluatedRun, place: int) -> list[Block]:
     """Users with warm and with cold targets apart, where there are cold ones."""
     if "test_cold" not in run.metrics:
         return []
-    return [Details("Warm and cold targets apart", [_table(run, f"groups-{place}", ["_warm", "_cold"])])]
+    return [Details("Warm and cold targets apart", [systems_table(run, f"groups-{place}", ["_warm", "_cold"])])]
 
 
-def _policy(run: EvaluatedRun, place: int) -> Table:
+def policy_table(run: EvaluatedRun, key: str) -> Table:
     """The words that every table of these numbers is published with."""
     lines = (line.partition(": ") for line in (*policy_lines(run.metrics), *aside_lines(run.metrics)))
     rows = [[topic, text] for topic, _, text in lines]
-    return Table(f"policy-{place}", "What these numbers mean.", ["policy", ""], [("", rows)], words=True)
+    return Table(f"policy-{key}", "What these numbers mean.", ["policy", ""], [("", rows)], words=True)
 
 
-def _table(run: EvaluatedRun, key: str, of: Sequence[str]) -> Table:
+def systems_table(run: EvaluatedRun, key: str, of: Sequence[str]) -> Table:
+    """Systems x metrics under both policies, of all test users ("") or of groups of them."""
     metrics, columns = run.metrics, list(metric_names(run.metrics))
     groups: list[tuple[str, Sequence[Row]]] = []
     for policy in (run.policy, *(p for p in POLICIES if p != run.policy)):

@@ -24,7 +24,9 @@ METRICS = ("recall", "ndcg")
 BESIDE = 0.5
 """Opacity of the bars of baselines."""
 LABEL_WIDTH = 8
-"""Most characters of a line under a group of bars, but for longer words."""
+"""Most characters of a line under a group of bars, but for longer words; the number of users of few groups takes one line."""
+MANY = 5
+"""Groups from which on their labels are smaller and narrower, so that they fit side by side on a phone."""
 Groups = Sequence[Mapping[str, Any]]
 
 
@@ -61,7 +63,7 @@ def _beside(name: str, groups: Groups, entrants: Sequence[Entrant]) -> list[tupl
 
 
 def _figure(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]], k: int) -> Figure:
-    labels = [_label(group) for group in groups]
+    labels = [_label(group, few=len(groups) < MANY) for group in groups]
     metric = f"recall@{k}"
     traces = []
     for place, (entrant, own) in enumerate(shown):
@@ -85,16 +87,17 @@ def _figure(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]], 
             )
         )
     layout = axes("", metric)
-    layout["xaxis"] |= {"type": "category", "tickangle": 0, "tickfont": {"size": 10}}
+    layout["xaxis"] |= {"type": "category", "tickangle": 0, "tickfont": {"size": 10 if len(labels) < MANY else 9}}
     meanings = [f"{group['group']}: {group['meaning']}" for group in groups if group.get("meaning")]
     text = "; ".join(meanings) if len({group.get("meaning") for group in groups}) > 1 else str(groups[0].get("meaning", ""))
     return figure(f"slice-{_plain(name)}", HEADINGS.get(name, name), text[:1].upper() + text[1:], traces, layout)
 
 
-def _label(group: Mapping[str, Any]) -> str:
+def _label(group: Mapping[str, Any], *, few: bool) -> str:
     """The name of a group in lines that fit beside others on a phone, and its users."""
-    lines = [html.escape(part) for part in wrap(str(group["group"]), LABEL_WIDTH)]
-    return "<br>".join([*lines, users(group["num_users"])])
+    count = users(group["num_users"])
+    lines = [*wrap(str(group["group"]), LABEL_WIDTH), *([count] if few else wrap(count, LABEL_WIDTH))]
+    return "<br>".join(map(html.escape, lines))
 
 
 def _table(name: str, groups: Groups, shown: Sequence[tuple[Entrant, Groups]]) -> Table:
