@@ -1,6 +1,6 @@
 """`python -m benchmarks.evaluation RUN`: how long ranking all test users takes, and which share of the GEMM peak that is.
 
-RUN holds a trained recommender under `fused`. For each k of `--ks` all test users are ranked twice: by the recommender itself with
+RUN holds a trained recommender under `fused`. For each k of `--ks` all test users are ranked twice: by the recommender itself,
 seen items removed, which is one row of a results table, and by all its modes under both policies together, which is what the
 test part costs in `felid evaluate`. Multiplications are counted on a sample of the users; the peak is that of a large float32
 product on as many threads, right before.
