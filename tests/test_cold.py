@@ -257,6 +257,16 @@ def test_a_run_reports_cold_targets_and_its_recommender_keeps_them_cold(
     assert recommender.memory is not None and not split.held_out.either[recommender.memory.items.numpy()].any()
     lists = recommender.rank(split.evaluation("test").histories, 10, True)
     assert split.held_out.either[lists].any(), "no held-out item is ever recommended"
+    Pipeline(load_recipe("tiny", [*RECIPE, *small, "evaluation.candidates=warm"]), tmp_path, dataset=clean).run()
+    filtered = read_json(tmp_path / "metrics.json")
+    assert not [row for row in filtered["checks"] if row["status"] == "failed"]
+    for block in ("variants_cold", "baselines_cold"):
+        assert {values["recall@10"] for values in filtered[block].values()} == {0.0}
+    assert filtered["test_cold"]["recall@10"] == 0 and filtered["test_warm"]["recall@10"] > 0.1
+    warm, targets = split.warm_items(len(clean.items)), split.evaluation("test").targets
+    told = filtered["policy"]["candidates"]
+    assert told.startswith(f"{warm.sum()} of the {len(warm)} items of the catalogue, those with training interactions")
+    assert told.endswith(f"{(~warm[targets]).sum()} of {len(targets)} test targets are among the others and are misses")
 
 
 # text neighbours

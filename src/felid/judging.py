@@ -81,7 +81,7 @@ def judge(
     policy, lengths = report.metrics["policy"], split.evaluation("test").histories.lengths
     policy["ties"] = tie_text(rankers)
     policy["history"] += f"; {reading_text(rankers, lengths)}"
-    policy["candidates"] += never_text(rankers, cold)
+    policy["candidates"] += never_text(rankers, cold) if config.candidates == "all" else ""
     policy |= {"data": "; ".join(dataset.notes)} if dataset.notes else {}
     policy["tokenizer"] = tokenizer_text(len(cold), transductive=transductive)
     policy |= way_texts(rankers, max(config.ks), len(cold), int(cold_targets.sum()) if config.oracle_pool else None)

@@ -41,7 +41,7 @@ from felid.progress import plain_console, progress_bar, stage_line
 from felid.quantize import NoCollisionConfig
 from felid.recipe import Recipe, load_recipe
 from felid.recommender import Recommender, best_checkpoint
-from felid.search.config import check_cold_share
+from felid.search.config import SearchConfig, check_cold_share
 from felid.semantic_ids import SemanticIds
 from felid.standing import SASRecTraining, Standing, ranks_plainly
 from felid.tokenizing import Material, TokenizeSettings, TokenizeStage
@@ -109,6 +109,13 @@ class Pipeline:
         """Refuse, before anything is trained, a search that its model or its IDs will not do."""
         check_candidates(self.recipe.model.modes, self.recipe.search, self.recipe.evaluation)
         check_cold_share(self.recipe.search, ids=True, shared=isinstance(self.recipe.collision, NoCollisionConfig))
+
+    @property
+    def _judged_search(self) -> SearchConfig:
+        """That of the recipe; without cold items where they are no candidates and its IDs allow it (else lists are filtered)."""
+        shared = isinstance(self.recipe.collision, NoCollisionConfig)
+        leaves_out = self.recipe.evaluation.candidates == "warm" and not shared
+        return self.recipe.search.model_copy(update={"cold_share": 0.0} if leaves_out else {})
 
     def make_start(self) -> Path:
         """Make the codebooks that the quantiser starts from (and what that needs), to be looked at; returns their folder.
@@ -253,7 +260,7 @@ class Pipeline:
     def _evaluate(self, folder: Path) -> None:
         checkpoint = self.checkpoint or best_checkpoint(self.done["train"].path)
         plain = self.checkpoint is None and ranks_plainly(self.recipe.search)
-        recommender = Recommender.load(self.root, search=self.recipe.search, checkpoint=checkpoint)
+        recommender = Recommender.load(self.root, search=self._judged_search, checkpoint=checkpoint)
         transductive = self.recipe.cold.quantizer_fit == "all"
         made = self.root, recommender, self.split, self.dataset, checkpoint
         checks = on_main(lambda: audit_run(*made, transductive=transductive))

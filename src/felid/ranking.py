@@ -133,7 +133,7 @@ class ItemRanker:
         if self.codes is not None:
             able &= self._proposed(self.codes)
         found: NDArray[np.bool_] = able.cpu().numpy()
-        return found if self.relatives is None else found | self.relatives.follow(found)
+        return found if self.relatives is None or not self.search.cold_share else found | self.relatives.follow(found)
 
     def plan(self, histories: Histories, seen: Tensor | None, k: int) -> Plan[Results]:
         """The first `k` items of a batch of users, `seen` (B, E) left out, but for `cold_share`."""

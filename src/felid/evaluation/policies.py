@@ -26,11 +26,20 @@ ORACLE = "oracle pool"
 BASELINE_TIES = "baselines: by popularity, then item_index, those that are trained by item_index"
 
 
-def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> dict[str, str]:
-    """The topics that are the same for whatever ranks."""
+def policy_texts(
+    candidates: NDArray[np.bool_], targets: NDArray[np.int64], config: EvaluationConfig, order_rule: str
+) -> dict[str, str]:
+    """The topics that are the same for whatever ranks.
+
+    Args:
+        candidates: (N,) the items that compete.
+        targets: (U,) of the test part.
+        config: what is reported.
+        order_rule: what decided the order of the interactions.
+    """
     headline, other = ("removed", "kept") if config.exclude_seen else ("kept", "removed")
     return {
-        "candidates": f"all {num_items:,} items of the catalogue, no sampling",
+        "candidates": _candidates_text(candidates, targets),
         "seen": (
             f"items of the history are {headline} in `test`, {other} in `test_seen_{other}`; "
             "where they are removed, a target that is in the history is a miss"
@@ -44,6 +53,15 @@ def policy_texts(num_items: int, config: EvaluationConfig, order_rule: str) -> d
             "corrects for their number"
         ),
     }
+
+
+def _candidates_text(candidates: NDArray[np.bool_], targets: NDArray[np.int64]) -> str:
+    if candidates.all():
+        return f"all {len(candidates):,} items of the catalogue, no sampling"
+    return (
+        f"{candidates.sum():,} of the {len(candidates):,} items of the catalogue, those with training interactions, no sampling; "
+        f"{(~candidates[targets]).sum():,} of {len(targets):,} test targets are among the others and are misses"
+    )
 
 
 def list_texts(has_vectors: bool, has_ages: bool) -> dict[str, str]:

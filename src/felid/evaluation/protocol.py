@@ -34,6 +34,9 @@ class EvaluationConfig(Config):
     """Lengths of the lists that are judged, in items."""
     exclude_seen: bool = True
     """Headline policy: items of the history are removed from the list. The other policy is reported beside it."""
+    candidates: Literal["all", "warm"] = Field("all", exclude_if=lambda value: value == "all")
+    """Which items compete: the whole catalogue, or its items with training interactions, for all systems and baselines alike; a
+    target that is no candidate is a miss. Where it is the default it is not written."""
     ties: Literal["file-order", "pessimistic"] = Field("file-order", exclude_if=lambda value: value == "file-order")
     """Lists of other systems, `--recommendations` with scores: which place a target has among items of its score: the one that it
     has in the file, or the last. The numbers under both, and averaged over all orders, stand beside the headline in any case.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from felid.artifacts import write_json
 from felid.data.histories import EvaluationSet, Group, LeaveOneOut, Part
 from felid.evaluation.baselines import counted_baselines, explained
+from felid.evaluation.candidates import filtered
 from felid.evaluation.lists import ItemFacts
 from felid.evaluation.policies import group_texts, list_texts, policy_texts, shared_text
 from felid.evaluation.protocol import POLICIES, Evaluation, EvaluationConfig, Policy, Ranker, check_request, evaluate
@@ -91,11 +92,12 @@ def evaluate_run(
         parts: what is evaluated; always the test part.
         facts: what else is known of the data; None = nothing.
     """
-    check_request(config.ks, len(split.evaluated), len(item_ids))
     num_items, facts = len(item_ids), facts or DataFacts()
+    candidates = split.warm_items(num_items) if config.candidates == "warm" else np.ones(num_items, bool)
+    check_request(config.ks, len(split.evaluated), int(candidates.sum()))
     baselines = counted_baselines(split.train(), num_items) if baselines is None else baselines
     assert rankers and not set(rankers) & set(baselines), "the name of a system is taken by a baseline"
-    systems = {**rankers, **baselines}
+    systems = {name: filtered(one, candidates) for name, one in {**rankers, **baselines}.items()}
     sets = {part: split.evaluation(part) for part in parts}
     headline, items = _headline(config), ItemFacts(split.item_counts(num_items), facts.vectors)
     results = {
@@ -112,7 +114,7 @@ def evaluate_run(
     judged = {name: result for (name, part, policy), result in results.items() if (part, policy) == ("test", headline)}
     content["lists"] = {name: {**result.coverage_by_name, **result.lists} for name, result in judged.items()}
     content["slices"] = measure(_slices(split, sets["test"], groups["test"], items.counts, facts), judged, config)
-    content["policy"] = policy_texts(num_items, config, facts.order_rule) | group_texts(split, groups)
+    content["policy"] = policy_texts(candidates, sets["test"].targets, config, facts.order_rule) | group_texts(split, groups)
     content["policy"] |= {"baselines": explained(baselines)}
     content["policy"] |= {"split": split.cuts.rule} if split.cuts is not None else {}
     content["policy"] |= {} if facts.id_groups is None else {"semantic IDs": shared_text(facts.id_groups, sets["test"].targets)}
