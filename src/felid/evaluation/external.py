@@ -24,6 +24,7 @@ from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.errors import ArtifactError, DataError, RequestError
 from felid.evaluation.audit import as_rows, audit
 from felid.evaluation.baselines import counted_baselines
+from felid.evaluation.baselines.item_knn import ItemKnn
 from felid.evaluation.external_file import read_lists
 from felid.evaluation.protocol import PER_USER, POLICIES, EvaluationConfig, Policy
 from felid.evaluation.report import DataFacts, Report, evaluate_run
@@ -117,7 +118,8 @@ def _report(
     lists = given.targets_last(test) if config.ties == "pessimistic" else given
     replay = Replay(lists.items, len(item_ids))
     facts = _facts(replay, test, config.ks, str(file))
-    baselines = counted_baselines(split.train(), len(item_ids))
+    train = split.train()
+    baselines = {**counted_baselines(train, len(item_ids)), "item-knn": ItemKnn.fit(train, len(item_ids))}
     _check_name(name, baselines, own)
     told = DataFacts(dataset.order_rule, target_ages=target_ages(dataset, split))
     report = evaluate_run({name: replay}, split, item_ids, config, baselines=baselines, parts=("test",), facts=told)
