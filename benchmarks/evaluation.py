@@ -95,12 +95,16 @@ def _opened(root: Path, users: int | None) -> tuple[Recommender, Sequences]:
 def _measured(requests: list[Request], histories: Sequences, k: int) -> dict[str, float]:
     sample = histories.take(np.random.default_rng(1).permutation(len(histories))[:SAMPLE])
     with FlopCounterMode(display=False) as counter:
-        search_together(requests, sample, k)
+        search_together(requests, sample, k, _drop)
     flops = counter.get_total_flops() / len(sample) * len(histories)
     peak = _peak()
-    seconds = _seconds(lambda: search_together(requests, histories, k))
+    seconds = _seconds(lambda: search_together(requests, histories, k, _drop))
     rates = {"gflops": flops / seconds / 1e9, "peak_gflops": peak / 1e9, "share_of_peak": flops / seconds / peak}
     return {"seconds": seconds, "ms_per_user": seconds / len(histories) * 1e3, **rates}
+
+
+def _drop(place: int, rows: object, items: object, scores: object) -> None:
+    pass
 
 
 def _peak() -> float:

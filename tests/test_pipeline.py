@@ -409,6 +409,8 @@ def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> N
         (["model.dense_weight=0", "search.mode=dense"], "ranks under generative, not dense"),
         (["search.mode=hybrid", "evaluation.ks=[10,21]"], "20 generated candidates for lists of 21"),
         (["collision={kind: none, allow_training: true}", "search.cold_share=0.1"], "semantic IDs that several items share"),
+        (["collision={kind: none, allow_training: true}", "evaluation.candidates=warm"], "evaluation.candidates to all"),
+        (["evaluation.oracle_pool=true", "evaluation.candidates=warm"], "leave one of them out"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_anything_is_made(overrides: list[str], expected: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,18 @@ def in_modes(changes: dict[str, dict[str, object]], kind: AnyKind, some: Catalog
     return {name: ItemRanker(one.model, some, settings, MEMORY) for name, settings in search.items()}
 
 
+def found_together(
+    requests: list[tuple[ItemRanker, bool]], k: int, done: Callable[[int], None] = lambda users: None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    lists = [(np.full((4, k), -7), np.full((4, k), np.nan)) for _ in requests]
+
+    def keep(place: int, rows: np.ndarray, items: np.ndarray, scores: np.ndarray) -> None:
+        lists[place][0][rows], lists[place][1][rows] = items, scores
+
+    search_together(requests, HISTORIES, k, keep, done)
+    return lists
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("kind", ["lynx", "liger"])
 def test_rankers_of_one_model_that_search_together_find_what_each_finds_alone(kind: AnyKind, shared: bool) -> None:
@@ -100,7 +113,7 @@ def test_rankers_of_one_model_that_search_together_find_what_each_finds_alone(ki
     rankers = in_modes(changes, kind, some)
     requests = [(one, exclude_seen) for one in rankers.values() for exclude_seen in (True, False)]
     heard: list[int] = []
-    together = search_together(requests, HISTORIES, 5, heard.append)
+    together = found_together(requests, 5, heard.append)
     assert heard == [3, 1]
     for (one, exclude_seen), (items, scores) in zip(requests, together, strict=True):
         alone = one.search_items(HISTORIES, 5, exclude_seen)
@@ -110,16 +123,18 @@ def test_rankers_of_one_model_that_search_together_find_what_each_finds_alone(ki
     assert not np.array_equal(wide, narrow)
 
 
-def test_rankers_of_two_models_cannot_search_together() -> None:
-    with pytest.raises(AssertionError, match="not of one model"):
-        search_together([(ranker(), True), (ranker(), True)], HISTORIES, 5)
+def test_rankers_of_two_models_or_searches_cannot_search_together() -> None:
+    wide = in_modes({"wide": {"num_beams": 9}, "narrow": {"num_beams": 8}}, "lynx", ITEMS)
+    for rankers in ([ranker(), ranker()], list(wide.values())):
+        with pytest.raises(AssertionError, match="not of one model"):
+            found_together([(one, True) for one in rankers], 5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_cold_items_keep_their_places_in_lists_found_together(share: float) -> None:
     rankers = in_modes({"generative": {"mode": "generative", "cold_share": share}}, "tiger", ITEMS)
     requests = [(rankers["generative"], exclude_seen) for exclude_seen in (True, False)]
-    for (one, exclude_seen), (items, _) in zip(requests, search_together(requests, HISTORIES, 8), strict=True):
+    for (one, exclude_seen), (items, _) in zip(requests, found_together(requests, 8), strict=True):
         assert np.array_equal(one.rank(HISTORIES, 8, exclude_seen), items)
         assert np.isin(items, COLD).any() == (share > 0)
 
@@ -348,7 +363,7 @@ def test_neighbours_give_cold_items_a_vector_of_the_length_of_others() -> None:
 
 
 def test_a_share_of_cold_items_needs_an_id_for_each() -> None:
-    with pytest.raises(RequestError, match=r"cold_share needs an ID of its own .* has no semantic IDs"):
+    with pytest.raises(RequestError, match=r"cold_share .* needs an ID of its own .* has no semantic IDs"):
         ranker("sasrec", Catalogue(ITEMS.embeddings, ITEMS.warm), cold_share=0.1)
     shared = SemanticIds(IDS.codes[:, :2], IDS.sizes[:2], IDS.item_ids, shared=True)
     with pytest.raises(RequestError, match="has semantic IDs that several items share"):

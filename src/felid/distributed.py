@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the commands that need no torch must not wait for it
     from torch import Tensor
 
 T = TypeVar("T")
-Numbers = TypeVar("Numbers", NDArray[np.int64], NDArray[np.float32])
+Numbers = TypeVar("Numbers", NDArray[np.int64], NDArray[np.int32], NDArray[np.float32])
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets; a process is one of several where all of them are there."""
 PATIENCE = timedelta(days=7)

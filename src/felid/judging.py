@@ -84,7 +84,8 @@ def judge(
     policy["candidates"] += never_text(rankers, cold) if config.candidates == "all" else ""
     policy |= {"data": "; ".join(dataset.notes)} if dataset.notes else {}
     policy["tokenizer"] = tokenizer_text(len(cold), transductive=transductive)
-    policy |= way_texts(rankers, max(config.ks), len(cold), int(cold_targets.sum()) if config.oracle_pool else None)
+    num_pool = len(cold) if config.candidates == "all" else 0
+    policy |= way_texts(rankers, max(config.ks), num_pool, int(cold_targets.sum()) if config.oracle_pool else None)
     if loss is not None:
         policy["loss"] = loss.policy
         for part, values in loss.values.items():
@@ -93,7 +94,7 @@ def judge(
 
 
 def check_candidates(modes: tuple[Mode, ...], search: SearchConfig, config: EvaluationConfig) -> None:
-    """Refuse, before any work, a hybrid search that generates fewer candidates than the longest list has places.
+    """Refuse, before any work, candidates that contradict each other, and a hybrid search that generates fewer than a list holds.
 
     The other searches are made as wide as the list is long. A hybrid one is not: its number of candidates is what LIGER's results
     are reported for, and beyond them only cold items could fill a list.
@@ -104,9 +105,13 @@ def check_candidates(modes: tuple[Mode, ...], search: SearchConfig, config: Eval
         config: what is reported.
 
     Raises:
-        RequestError: `search.hybrid_candidates` or one of `evaluation.hybrid_candidates` is too small, or the model does not rank
-            under `search.mode`.
+        RequestError: an oracle's pool where cold items are no candidates, `search.hybrid_candidates` or one of
+            `evaluation.hybrid_candidates` is too small, or the model does not rank under `search.mode`.
     """
+    if config.oracle_pool and config.candidates == "warm":
+        raise RequestError(
+            "evaluation.oracle_pool has cold items as candidates, and evaluation.candidates=warm none; leave one of them out"
+        )
     own, k = mode_of(modes, search.mode), max(config.ks)
     if "hybrid" not in ((own, *modes) if config.variants else (own,)):
         return

@@ -30,7 +30,7 @@ from felid.embedding.precomputed import PrecomputedConfig
 from felid.errors import RecipeError
 from felid.evaluation import print_metrics
 from felid.evaluation.audit import audit_run
-from felid.evaluation.protocol import check_request
+from felid.evaluation.protocol import candidates_of, check_request
 from felid.fitting import Fitting
 from felid.judging import check_candidates, judge, track
 from felid.keys import STAGES, Stage, StageKeys
@@ -90,7 +90,8 @@ class Pipeline:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self._run_stage(stage, fresh=stage in fresh)
                 if stage == "data" and STAGES.index(until) >= STAGES.index("train"):
-                    check_request(self.recipe.evaluation.ks, len(self.split.evaluated), len(self.dataset.items))
+                    candidates = candidates_of(self.recipe.evaluation, self.split, len(self.dataset.items))
+                    check_request(self.recipe.evaluation.ks, len(self.split.evaluated), int(candidates.sum()))
                 if stage == "data":
                     on_main(lambda: None if "bundle" in artifacts.read_run(self.root) else self._commit())
             on_main(lambda: self._close(until))
@@ -108,14 +109,13 @@ class Pipeline:
     def _check_search(self) -> None:
         """Refuse, before anything is trained, a search that its model or its IDs will not do."""
         check_candidates(self.recipe.model.modes, self.recipe.search, self.recipe.evaluation)
-        check_cold_share(self.recipe.search, ids=True, shared=isinstance(self.recipe.collision, NoCollisionConfig))
+        check_cold_share(self._judged_search, ids=True, shared=isinstance(self.recipe.collision, NoCollisionConfig))
 
     @property
     def _judged_search(self) -> SearchConfig:
-        """That of the recipe; without cold items where they are no candidates and its IDs allow it (else lists are filtered)."""
-        shared = isinstance(self.recipe.collision, NoCollisionConfig)
-        leaves_out = self.recipe.evaluation.candidates == "warm" and not shared
-        return self.recipe.search.model_copy(update={"cold_share": 0.0} if leaves_out else {})
+        """That of the recipe; without cold items where they are no candidates."""
+        warm = self.recipe.evaluation.candidates == "warm"
+        return self.recipe.search.model_copy(update={"cold_share": 0.0} if warm else {})
 
     def make_start(self) -> Path:
         """Make the codebooks that the quantiser starts from (and what that needs), to be looked at; returns their folder.

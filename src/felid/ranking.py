@@ -100,7 +100,14 @@ class ItemRanker:
         self, histories: Sequences, k: int, exclude_seen: bool, done: Callable[[int], None] = lambda users: None
     ) -> tuple[Indices, Floats]:
         """Items (U, k) and scores (U, k) for many users; `done` hears how many users each batch finished."""
-        return search_together([(self, exclude_seen)], histories, k, done)[0]
+        items = np.full((len(histories), k), -1, np.int64)
+        scores = np.full((len(histories), k), -np.inf, np.float32)
+
+        def keep(place: int, rows: Indices, found: Indices, values: Floats) -> None:
+            items[rows], scores[rows] = found, values
+
+        search_together([(self, exclude_seen)], histories, k, keep, done)
+        return items, scores
 
     def candidates(self, histories: Sequences, k: int, exclude_seen: bool) -> Iterator[tuple[Indices, Candidates]]:
         """Rows of the users of each batch, and what each voice says of their candidates for lists of k items (mode `fused`)."""
@@ -149,6 +156,12 @@ class ItemRanker:
             scores = self.vectors
             return Plan(None, lambda _: most_probable(scores.log_probs(histories), seen, k))
         return self._proposal(histories, seen, k).then(lambda found: found.best(self.weights, k))
+
+    def searches_like(self, other: ItemRanker) -> bool:
+        """Whether the same beam searches serve both: of one model and catalogue, with the same search but for its mode."""
+        own = {"mode", "hybrid_candidates"}
+        alike = self.search.model_dump(exclude=own) == other.search.model_dump(exclude=own)
+        return alike and self.model is other.model and self.catalogue is other.catalogue
 
     def placed(self, found: Results, seen: Tensor | None, k: int) -> tuple[Indices, Floats]:
         """(B, k) items and scores of what a plan found, with cold items in their places under `cold_share`."""
@@ -235,30 +248,30 @@ def search_together(
     requests: Sequence[tuple[ItemRanker, bool]],
     histories: Sequences,
     k: int,
+    keep: Callable[[int, Indices, Indices, Floats], None],
     done: Callable[[int], None] = lambda users: None,
-) -> list[tuple[Indices, Floats]]:
-    """What `ItemRanker.search_items` finds for each of some rankers and policies, with one pass through the model for all.
+) -> None:
+    """What `ItemRanker.search_items` finds for each of some rankers and policies, with one pass through the decoder for all.
 
     Args:
         requests: rankers, and whether the items of the histories are left out. They must be of one model and catalogue, with the
             same search but for its mode, and for what is `hybrid` about it.
         histories: U users.
         k: items wanted.
+        keep: is given, for each request of a batch of B users, its place, the users' rows, (B, k) items and (B, k) scores.
         done: hears how many users each batch finished.
     """
-    first = requests[0][0]
-    assert all(one.model is first.model and one.catalogue is first.catalogue for one, _ in requests), "not of one model"
-    codes = next((one.codes for one, _ in requests if one.codes is not None), None)
-    batches = min((one for one, _ in requests), key=lambda one: one.batch_size).batches
-    shape = len(histories), k
-    found = [(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)) for _ in requests]
-    for rows, batch, seen in batches(histories, any(exclude for _, exclude in requests)):
+    rankers = [one for one, _ in requests]
+    assert all(rankers[0].searches_like(one) for one in rankers), "not of one model, catalogue and search"
+    codes = next((one.codes for one in rankers if one.codes is not None), None)
+    least = min(rankers, key=lambda one: one.batch_size)
+    for rows, batch, seen in least.batches(histories, any(exclude for _, exclude in requests)):
         plans = [one.plan(batch, seen if exclude else None, k) for one, exclude in requests]
         rankings = carry_out(plans, batch, codes)
-        for (one, exclude), ranking, (items, scores) in zip(requests, rankings, found, strict=True):
-            items[rows], scores[rows] = one.placed(ranking, seen if exclude else None, k)
+        for place, ((one, exclude), ranking) in enumerate(zip(requests, rankings, strict=True)):
+            keep(place, rows, *one.placed(ranking, seen if exclude else None, k))
+        del plans, rankings  # they hold logits of all items, and the next ones are made first
         done(len(rows))
-    return found
 
 
 def _weights(model: Model, search: SearchConfig) -> Weights:

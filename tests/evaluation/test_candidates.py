@@ -58,5 +58,5 @@ def test_more_places_than_candidates_are_refused() -> None:
     split = toy_world().split
     warm = int(split.warm_items(30).sum())  # a catalogue with items that nobody has taken
     config = EvaluationConfig(ks=(warm + 1,), bootstrap=5, candidates="warm")
-    with pytest.raises(RequestError, match=f"the catalogue has {warm} items"):
+    with pytest.raises(RequestError, match=f"only {warm} items compete"):
         evaluate_run({"lynx": Fixed([])}, split, np.arange(30), config)

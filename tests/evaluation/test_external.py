@@ -12,7 +12,7 @@ import pytest
 
 from felid.artifacts import note_run, read_json, write_json
 from felid.data.dataset import Dataset
-from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
+from felid.data.histories import EvaluationSet, HeldOut, LeaveOneOut, Sequences
 from felid.errors import DataError, FelidWarning, RequestError
 from felid.evaluation import EvaluationConfig, Markov, evaluate_run, print_metrics
 from felid.evaluation.external import judge_lists
@@ -102,6 +102,20 @@ def constant_scores() -> pl.DataFrame:
         for item in (target, *(other for other in range(24) if other != target))
     ]
     return pl.DataFrame(rows)
+
+
+def test_places_of_items_that_are_no_candidates_are_struck_before_anything_is_counted(tmp_path: Path) -> None:
+    split = LeaveOneOut(DATA.sequences(), HeldOut(np.zeros(24, bool), np.arange(24) < 4, "by hand"))
+    path = tmp_path / "scores.csv"
+    constant_scores().write_csv(path)
+    config = CONFIG.model_copy(update={"candidates": "warm"})
+    found = read_json(judge_lists(tmp_path / "run", path, "theirs", DATA, split, config) / "metrics.json")
+    share = split.warm_items(24)[split.evaluation("test").targets].mean()
+    assert 0 < share < 1
+    assert found["test_seen_kept"]["recall@5"] == pytest.approx(share), "each list begins with its target"
+    assert found["ties_seen_kept"]["file_order"]["recall@5"] == pytest.approx(share)
+    assert f"{4 * 96} places with items that are no candidates were struck" in found["policy"]["recommendations"]
+    assert found["policy"]["candidates"].startswith("20 of the 24 items")
 
 
 def test_pitfall_a_target_first_among_its_equals_is_found_by_chance_alone(tmp_path: Path) -> None:

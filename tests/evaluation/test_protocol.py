@@ -133,7 +133,7 @@ def test_lists_shorter_than_k_are_refused() -> None:
 
 
 def test_k_above_the_catalogue_is_refused_before_any_work() -> None:
-    with pytest.raises(RequestError, match=r"k is 7 but the catalogue has 6 items; choose evaluation\.ks of at most 6"):
+    with pytest.raises(RequestError, match=r"k is 7 but only 6 items compete; choose evaluation\.ks of at most 6"):
         evaluate(Fixed(np.empty((0, 0))), EVAL_SET, (5, 7), exclude_seen=True, num_items=6)
 
 

@@ -194,7 +194,7 @@ def test_a_k_above_the_catalogue_is_refused_before_the_system_is_asked() -> None
         def rank(self, histories: Sequences, k: int, exclude_seen: bool) -> np.ndarray:
             raise AssertionError("asked")
 
-    with pytest.raises(RequestError, match="k is 25 but the catalogue has 24 items"):
+    with pytest.raises(RequestError, match="k is 25 but only 24 items compete"):
         evaluate_run({"lynx": Unasked()}, toy_world().split, ITEM_IDS, EvaluationConfig(ks=(25,)))
 
 

@@ -220,6 +220,21 @@ def test_a_user_alone_gets_what_the_user_gets_in_a_batch(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_beams_with_nothing_left_below_them_change_no_score(kind: Kind) -> None:
+    """As many beams as items and many exclusions: most beams are copies of others, in rows wide enough for an unstable sort."""
+    ids = catalogue(200, (6, 6, 6, 6))
+    model, histories, trie = setting(kind, ids)
+    random = torch.Generator().manual_seed(1)
+    excluded = torch.stack([torch.randperm(200, generator=random)[:60] for _ in range(4)])
+    removed, kept = beam_searches(model, histories, trie, [Query(200, excluded), Query(200)])
+    for found, count in ((removed, 140), (kept, 200)):
+        items = found.items[:, :count]
+        torch.testing.assert_close(found.scores[:, :count], score_items(model, histories, items, trie), atol=1e-4, rtol=1e-5)
+        assert (found.items[:, count:] == -1).all()
+        assert all(len(set(row)) == count for row in items.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_several_searches_at_once_find_what_each_finds_alone(kind: Kind) -> None:
     """Among them one that ends on fewer items than it has beams, one for a single beam, and one that is asked twice."""
     ids = catalogue(30, (4, 3, 5))

@@ -26,7 +26,7 @@ from felid.evaluation.audit import as_rows, audit
 from felid.evaluation.baselines import counted_baselines
 from felid.evaluation.baselines.item_knn import ItemKnn
 from felid.evaluation.external_file import read_lists
-from felid.evaluation.protocol import PER_USER, POLICIES, EvaluationConfig, Policy
+from felid.evaluation.protocol import PER_USER, POLICIES, EvaluationConfig, Policy, candidates_of
 from felid.evaluation.report import DataFacts, Report, evaluate_run
 from felid.evaluation.slices import target_ages
 from felid.evaluation.statistics import intervals
@@ -114,10 +114,14 @@ def _report(
     file: Path, name: str, dataset: Dataset, split: LeaveOneOut, config: EvaluationConfig, own: Artifact | None
 ) -> Report:
     test, item_ids = split.evaluation("test"), dataset.item_ids
-    given = read_lists(file, split.sequences.user_ids, item_ids)
+    candidates = candidates_of(config, split, len(item_ids))
+    read = read_lists(file, split.sequences.user_ids, item_ids)
+    given = read.among(candidates)
     lists = given.targets_last(test) if config.ties == "pessimistic" else given
     replay = Replay(lists.items, len(item_ids))
     facts = _facts(replay, test, config.ks, str(file))
+    struck = len(read.items.items) - len(given.items.items)
+    facts += f"; {struck:,} places with items that are no candidates were struck before" if struck else ""
     train = split.train()
     baselines = {**counted_baselines(train, len(item_ids)), "item-knn": ItemKnn.fit(train, len(item_ids))}
     _check_name(name, baselines, own)
@@ -196,8 +200,10 @@ def _set_beside(report: Report, own: Artifact, config: EvaluationConfig) -> None
     known = {content["system"], *content["baselines"]}
     others = {str(name): rows for (name,), rows in ranks.group_by("system", maintain_order=True) if name not in known}
     keys = ["user_id", "target"]
-    if not others or not all(rows.select(keys).equals(mine.select(keys)) for rows in others.values()):
-        content["policy"]["beside"] = "the run's own evaluation has other users or targets (or this name), so it is not compared"
+    settings = own.manifest.get("config", {}).get("evaluation", {})
+    same = settings.get("candidates", "all") == config.candidates
+    if not same or not others or not all(rows.select(keys).equals(mine.select(keys)) for rows in others.values()):
+        content["policy"]["beside"] = "the run's own evaluation has other users, targets or candidates, so it is not compared"
         return
     for one in POLICIES:
         here, there = (_suffix(metrics, one) for metrics in (content, stored))

@@ -60,7 +60,8 @@ def _candidates_text(candidates: NDArray[np.bool_], targets: NDArray[np.int64]) 
         return f"all {len(candidates):,} items of the catalogue, no sampling"
     return (
         f"{candidates.sum():,} of the {len(candidates):,} items of the catalogue, those with training interactions, no sampling; "
-        f"{(~candidates[targets]).sum():,} of {len(targets):,} test targets are among the others and are misses"
+        f"{(~candidates[targets]).sum():,} of {len(targets):,} test targets are among the others and are misses; models and "
+        "weights were chosen among all items"
     )
 
 

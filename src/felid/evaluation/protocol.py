@@ -1,7 +1,7 @@
 """Leave-one-out evaluation over the whole catalogue, under both policies for seen items.
 
 Anything that ranks can be evaluated: a `Ranker` gets histories and returns lists of items. There are no sampled negatives
-and no candidate pool (Krichene and Rendle 2020): every item of the catalogue competes.
+(Krichene and Rendle 2020): every item of the catalogue competes, or where that is asked for every one that was trained on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from felid import metrics
 from felid.config import Config
-from felid.data.histories import EvaluationSet, Sequences
+from felid.data.histories import EvaluationSet, LeaveOneOut, Sequences
 from felid.errors import RequestError
 from felid.evaluation.baselines import BASELINES, BaselineName
 from felid.evaluation.lists import ItemFacts, invalid_share_at_k, list_statistics
@@ -194,12 +194,17 @@ def _id_ranks(targets: Indices, recommended: Indices, id_groups: Indices) -> Ind
     return metrics.ranks_of(id_groups[targets], np.where(recommended < 0, -1, id_groups[recommended]))
 
 
+def candidates_of(config: EvaluationConfig, split: LeaveOneOut, num_items: int) -> NDArray[np.bool_]:
+    """(N,) the items that compete."""
+    return split.warm_items(num_items) if config.candidates == "warm" else np.ones(num_items, bool)
+
+
 def check_request(ks: tuple[int, ...], num_users: int, num_items: int) -> None:
     """Refuse what cannot be evaluated, before any work is done."""
     if not ks or min(ks) < 1:
         raise RequestError(f"evaluation.ks is {list(ks)}, expected list lengths of at least 1 such as [5, 10]")
     if max(ks) > num_items:
-        raise RequestError(f"k is {max(ks)} but the catalogue has {num_items} items; choose evaluation.ks of at most {num_items}")
+        raise RequestError(f"k is {max(ks)} but only {num_items} items compete; choose evaluation.ks of at most {num_items}")
     if not num_users:
         raise RequestError("no user has the three items that a held-out test needs; give longer histories")
 

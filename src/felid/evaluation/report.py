@@ -17,7 +17,16 @@ from felid.evaluation.baselines import counted_baselines, explained
 from felid.evaluation.candidates import filtered
 from felid.evaluation.lists import ItemFacts
 from felid.evaluation.policies import group_texts, list_texts, policy_texts, shared_text
-from felid.evaluation.protocol import POLICIES, Evaluation, EvaluationConfig, Policy, Ranker, check_request, evaluate
+from felid.evaluation.protocol import (
+    POLICIES,
+    Evaluation,
+    EvaluationConfig,
+    Policy,
+    Ranker,
+    candidates_of,
+    check_request,
+    evaluate,
+)
 from felid.evaluation.slices import Slice, by_age, by_history_length, by_popularity, by_warmth, measure
 from felid.evaluation.statistics import intervals
 
@@ -85,7 +94,7 @@ def evaluate_run(
 
     Args:
         rankers: the systems by name; they must not have read the test part. The first one is the run's headline.
-        split: the sequences of all users. All items of the catalogue compete, held out or not.
+        split: the sequences of all users. Held-out items compete too, but where `config.candidates` says otherwise.
         item_ids: (N,) ids of the catalogue, row = item_index.
         config: list lengths, headline policy, bootstrap.
         baselines: what stands beside them, by name; None = popularity and first-order Markov chains.
@@ -93,7 +102,7 @@ def evaluate_run(
         facts: what else is known of the data; None = nothing.
     """
     num_items, facts = len(item_ids), facts or DataFacts()
-    candidates = split.warm_items(num_items) if config.candidates == "warm" else np.ones(num_items, bool)
+    candidates = candidates_of(config, split, num_items)
     check_request(config.ks, len(split.evaluated), int(candidates.sum()))
     baselines = counted_baselines(split.train(), num_items) if baselines is None else baselines
     assert rankers and not set(rankers) & set(baselines), "the name of a system is taken by a baseline"

@@ -93,16 +93,21 @@ class Together:
         self._places = {id(ranker): 2 * place for place, ranker in enumerate(rankers)}
         self._done = done
         self._histories: Sequences | None = None
-        self._lists: dict[int, Indices] = {}
+        self._lists: dict[int, NDArray[np.int32]] = {}
 
     def take(self, ranker: ItemRanker, histories: Sequences, k: int, exclude_seen: bool) -> Indices:
         """(U, k) item_index, best first, -1 where fewer than k are eligible."""
         place = self._places[id(ranker)] + (not exclude_seen)
         if self._histories is not histories or place not in self._lists or self._lists[place].shape[1] != k:
             count = len(self._requests)
-            found = search_together(self._requests, histories, k, lambda users: self._done(users * count))
-            self._histories, self._lists = histories, {which: largest(items) for which, (items, _) in enumerate(found)}
-        return self._lists.pop(place)
+            lists = [np.full((len(histories), k), -1, np.int32) for _ in range(count)]
+
+            def keep(which: int, rows: Indices, items: Indices, scores: Floats) -> None:
+                lists[which][rows] = items
+
+            search_together(self._requests, histories, k, keep, lambda users: self._done(users * count))
+            self._histories, self._lists = histories, {which: largest(items) for which, items in enumerate(lists)}
+        return self._lists.pop(place).astype(np.int64)
 
 
 @dataclass(frozen=True)

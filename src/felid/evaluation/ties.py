@@ -44,6 +44,11 @@ class ScoredLists:
         """(sum of lengths,) row of each item's user."""
         return np.repeat(np.arange(len(self.items)), self.items.lengths)
 
+    def among(self, candidates: NDArray[np.bool_]) -> ScoredLists:
+        """The same lists of the items that (N,) `candidates` marks alone."""
+        kept = candidates[self.items.items]
+        return replace(self, items=self.items.where(kept), scores=None if self.scores is None else self.scores[kept])
+
     def targets_last(self, test: EvaluationSet) -> ScoredLists:
         """The same lists with each test user's target behind the items of its score; a warning where there are no scores."""
         if self.scores is None:

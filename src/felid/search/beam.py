@@ -17,7 +17,7 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import NodeVectors, TorchTrie
-from felid.search.steps import Steps, along
+from felid.search.steps import Gains, Steps
 from felid.search.top import largest
 from felid.trie import ROOT
 
@@ -122,10 +122,9 @@ def beam_searches(
     parents = torch.zeros_like(torch.cat([one.nodes(0) for one in searches], 1))
     for level in range(len(trie.fan_out)):
         nodes = [one.nodes(level) for one in searches]
-        gains = steps.gains(torch.cat(nodes, 1), parents).split([own.shape[1] for own in nodes], 1)
-        origins, start = [], 0
-        for one, own, gained in zip(searches, nodes, gains, strict=True):
-            origins.append(start + one.grow(gained, level))
+        gains, start, origins = steps.gains(torch.cat(nodes, 1), parents), 0, []
+        for one, own in zip(searches, nodes, strict=True):
+            origins.append(start + one.grow(gains.of(start, start + own.shape[1]), level))
             start += own.shape[1]
         parents = torch.cat(origins, 1)
     return tuple(one.results() for one in searches)
@@ -148,28 +147,30 @@ class _Search:
         """The beams, in trie order, then the nodes of the other items."""
         return torch.cat((self.beams, self.paths[:, :, level]), 1)
 
-    def grow(self, gains: Float[Tensor, "B W C"], level: int) -> Int[Tensor, "B V"]:
+    def grow(self, gains: Gains, level: int) -> Int[Tensor, "B V"]:
         """Go down a level.
 
         Args:
-            gains: log-probability of each child of `nodes(level)`.
+            gains: of `nodes(level)`.
             level: where the children's codes stand.
 
         Returns:
             The places among `nodes(level)` of the parents of `nodes(level + 1)`.
         """
         width, fan = self.beams.shape[1], self.trie.fan_out[level]
-        self.also = self.also + along(gains[:, width:], self.paths, level, self.trie)
-        candidates = (self.scores[:, :, None] + gains[:, :width]).flatten(1)
+        self.also = self.also + gains.of(width).along(self.paths, level)
+        candidates = (self.scores[:, :, None] + gains.of(0, width).children()).flatten(1)
         if self.closed is not None:
             candidates = _close(candidates, self.closed, level, self.beams, self.trie)
         chosen, self.scores = largest(candidates, self.num_beams)
+        # a beam at -inf is a copy of the live one before it, node and parent, so that nodes stay in trie order; where none is
+        # before it, of a first child
+        alive = torch.isfinite(self.scores)
+        live = torch.where(alive, torch.arange(chosen.shape[1], device=chosen.device), 0).cummax(1).values
+        chosen = (chosen - chosen % fan * ~alive).gather(1, live)
         origin = chosen // fan
-        children = self.trie.child_start[self.beams.gather(1, origin)] + chosen % fan
-        # a beam at -inf repeats the node before it, so that nodes stay in trie order and the live beam of a node comes first
-        first = self.trie.child_start[self.beams[:, :1]]
-        self.beams = torch.where(torch.isfinite(self.scores), children, first).cummax(1).values
-        others = torch.arange(width, gains.shape[1], device=gains.device).expand(len(gains), -1)
+        self.beams = self.trie.child_start[self.beams.gather(1, origin)] + chosen % fan
+        others = torch.arange(width, width + self.paths.shape[1], device=chosen.device).expand(len(chosen), -1)
         return torch.cat((origin, others), 1)
 
     def results(self) -> Results:

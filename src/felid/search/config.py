@@ -69,5 +69,6 @@ def check_cold_share(search: SearchConfig, *, ids: bool, shared: bool) -> None:
     if search.cold_share is not None and (shared or not ids):
         found = "semantic IDs that several items share" if shared else "no semantic IDs"
         raise RequestError(
-            f"search.cold_share needs an ID of its own for every item, and the catalogue has {found}; set it to null"
+            "search.cold_share (0 under evaluation.candidates=warm) needs an ID of its own for every item, and the catalogue "
+            f"has {found}; set it to null, and evaluation.candidates to all"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from felid.models.base import Histories
 from felid.models.generative import GenerativeModel
 from felid.models.torch_trie import NodeVectors, TorchTrie
-from felid.search.steps import Steps, along
+from felid.search.steps import Steps
 
 
 @torch.inference_mode()
@@ -31,6 +31,6 @@ def score_items(
     paths, scores = trie.paths[items], torch.zeros(items.shape, device=items.device)
     parents = torch.zeros_like(items)
     for level in range(len(trie.sizes)):
-        scores = scores + along(steps.gains(paths[:, :, level], parents), paths, level, trie)
+        scores = scores + steps.gains(paths[:, :, level], parents).along(paths, level)
         parents = torch.arange(items.shape[1], device=items.device).expand(items.shape)
     return scores

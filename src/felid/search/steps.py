@@ -6,6 +6,8 @@ those from the second or third level on, and prefixes that stand twice are compu
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,8 +17,42 @@ from felid.models.generative import GenerativeModel
 from felid.models.nodes import node_logits
 from felid.models.torch_trie import NodeVectors, TorchTrie
 
-WORTH_A_PRODUCT = 64
+WORTH_A_PRODUCT = 256
 """Codes of a level per child of a node from which on gathered rows are faster than a matrix product with all codes."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Log-probabilities of the children of W nodes for each of B users, in rows that equal nodes share.
+
+    Attributes:
+        rows: (B, R, C) by place among a node's children, -inf beyond the last child.
+        slots: (B, W) the row of each node.
+        certain: (B, W) bool, nodes whose rest is certain: their first child has probability 1, whatever their row says.
+        trie: what the nodes are of.
+    """
+
+    rows: Tensor
+    slots: Tensor
+    certain: Tensor
+    trie: TorchTrie
+
+    def of(self, first: int, end: int | None = None) -> Gains:
+        """Those of some of the nodes."""
+        return replace(self, slots=self.slots[:, first:end], certain=self.certain[:, first:end])
+
+    def children(self) -> Float[Tensor, "B W C"]:
+        """Of all children."""
+        rows = self.rows.gather(1, self.slots[..., None].expand(-1, -1, self.rows.shape[2]))
+        only = torch.full_like(rows[0, 0], -torch.inf)
+        only[0] = 0.0
+        return torch.where(self.certain[..., None], only, rows)
+
+    def along(self, paths: Int[Tensor, "B W P"], level: int) -> Float[Tensor, "B W"]:
+        """Of one child of each node: where the nodes are those at depth `level` of some paths, of the next one of each path."""
+        child = paths[:, :, level + 1] - self.trie.child_start[paths[:, :, level]]
+        found = self.rows.flatten(1).gather(1, self.slots * self.rows.shape[2] + child)
+        return found.masked_fill(self.certain, 0.0)
 
 
 class Steps:
@@ -35,8 +71,8 @@ class Steps:
         self.start, self.state = model.start(histories)
         self.slots = torch.zeros(len(self.start), 1, dtype=torch.long, device=self.start.device)
 
-    def gains(self, nodes: Int[Tensor, "B W"], parents: Int[Tensor, "B W"]) -> Float[Tensor, "B W C"]:
-        """Log-probability of each child of some nodes of the next level, -inf beyond a node's last child.
+    def gains(self, nodes: Int[Tensor, "B W"], parents: Int[Tensor, "B W"]) -> Gains:
+        """Log-probabilities of the children of some nodes of the next level.
 
         Args:
             nodes: in any order, also several times.
@@ -51,15 +87,11 @@ class Steps:
             inputs = self.model.code_vectors(self.trie.code[chosen], self.level - 1)
         state = self.state.choose(self.slots.gather(1, parents.gather(1, origin)))
         hidden, self.state = self.model.decoder.decode_step(inputs, state)
-        gains = self._log_probs(hidden, chosen)
+        rows = self._log_probs(hidden, chosen)
         self.slots = torch.empty_like(slots).scatter_(1, order, slots)
         self.level += 1
-        gains = gains.gather(1, self.slots[..., None].expand(-1, -1, gains.shape[2]))
-        if self.model.normalize == "vocabulary":
-            return gains
-        certain = torch.full_like(gains[0, 0], -torch.inf)
-        certain[0] = 0.0
-        return torch.where((self.trie.leaf_count[nodes] > 1)[..., None], gains, certain)
+        certain = (self.trie.leaf_count[nodes] == 1) & (self.model.normalize == "trie")
+        return Gains(rows, self.slots, certain, self.trie)
 
     def _open(self, nodes: Int[Tensor, "B W"]) -> Bool[Tensor, "B W"]:
         """Of sorted nodes those that the decoder must see: the first of equal ones, and none with a certain rest."""
@@ -118,9 +150,3 @@ def compact(wanted: Bool[Tensor, "B W"]) -> tuple[Int[Tensor, "B R"], Int[Tensor
     count = max(1, int(wanted.sum(1).max()))
     places = wanted.int().sort(dim=1, descending=True, stable=True).indices[:, :count]
     return places, (wanted.cumsum(1) - 1).clamp(min=0)
-
-
-def along(gains: Float[Tensor, "B M C"], paths: Int[Tensor, "B M P"], level: int, trie: TorchTrie) -> Float[Tensor, "B M"]:
-    """Of the gains of the nodes at depth `level` of some paths those of the next node of each path."""
-    child = paths[:, :, level + 1] - trie.child_start[paths[:, :, level]]
-    return gains.gather(2, child[..., None])[..., 0]
