@@ -278,7 +278,7 @@ def test_recipes_and_show() -> None:
         (["run", "nowhere"], "no recipe is called"),
         (["run", "missing.yaml"], "does not exist"),
         (["run", "default", "dataset.kind=files", "dataset.interactions=nowhere.csv"], "nowhere.csv"),
-        (["run", "tiny", "evaluation.ks=[100000]", *SMALL], "catalogue has"),
+        (["run", "tiny", "evaluation.ks=[100000]", *SMALL], "864 items compete"),
         (["recommend", "nowhere", "--user", "1"], "nowhere"),
     ],
 )
