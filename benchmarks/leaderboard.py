@@ -28,8 +28,8 @@ GROUPS = {
     "cold": "users whose target is a held-out item",
 }
 HEADER = ("system", *METRICS, *(f"{name}, 95 % CI" for name in INTERVALS), "runs", "training, min", "record or convention")
-SHORT_DATA, SHORT_ROWS = "amazon-2014-Beauty", 9
-"""What README shows: this data, and at most so many rows of ours."""
+SHORT_DATA, SHORT_ROWS = "amazon-2014-Beauty", 15
+"""What README shows: this data, and at most so many rows of ours, of each system that with the most runs."""
 PUBLISHED = "published.yaml"
 
 
@@ -148,6 +148,8 @@ def data_of(record: Record) -> str:
     holdout = recipe.get("holdout", {"rule": "natural"})
     if holdout["rule"] != "natural":
         parts.append(f"{holdout['share']:.0%} of the items held out ({holdout['rule']})")
+    if recipe.get("evaluation", {}).get("candidates", "all") != "all":
+        parts.append("candidates: items with training interactions")
     return "; ".join(parts)
 
 
@@ -156,7 +158,9 @@ def short_board(records: Mapping[str, Record], others: Sequence[Mapping[str, Any
     usual = {link: record for link, record in records.items() if "note" not in record and is_usual(record)}
     found = boards(usual)
     data = max(found, key=lambda name: len(found[name]["seen_removed all"]))
-    rows = [row.cells("reports/", brief=True) for row in found[data]["seen_removed all"][:SHORT_ROWS]]
+    ours = found[data]["seen_removed all"]
+    most = {row.system: row for row in sorted(ours, key=lambda row: row.runs)}
+    rows = [row.cells("reports/", brief=True) for row in ours if row is most[row.system]][:SHORT_ROWS]
     rows += [published_cells(one) for one in others if one.get("short") and one["data"] == SHORT_DATA]
     title = (
         f"{data}; test, {POLICIES['seen_removed']}, all items are candidates. Rows without runs are what others published, by "
