@@ -84,9 +84,10 @@ def test_a_failed_check_stands_beside_the_figures_wherever_they_are_shown(runs: 
     metrics = read_json(failed / "metrics.json")
     metrics["checks"][0] |= {"status": "failed", "finding": "3 of them"}
     write_json(failed / "metrics.json", metrics)
-    folder, _ = record([failed], tmp_path / "reports")
+    folder, _ = record([failed], tmp_path / "reports", note="a short training")
     found, name = read_json(folder / RECORD), metrics["checks"][0]["name"]
-    assert found["note"] == f"failed checks: {name}"
+    assert found["note"] == f"a short training; failed checks: {name}"
+    assert f"- note: {found['note']}" in (folder / "README.md").read_text()
     assert f"1 FAILED: {name} (3 of them)" in (folder / "README.md").read_text()
     (board,) = leaderboard.boards({"failed": found}).values()
     assert all(f"; failed checks: {name}" in row.cells("")[-1] for row in board["seen_removed all"])
@@ -124,7 +125,7 @@ def test_seeds_of_one_recipe_become_one_record(runs: list[Path], tmp_path: Path)
 def test_a_second_time_nothing_changes_and_another_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     folder, _ = record(runs[:1], tmp_path, "shop")
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert record(runs[:1], tmp_path, "shop", replace=True) == (folder, False)
+    assert record(runs[:1], tmp_path, "shop") == (folder, False)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     with pytest.raises(RequestError, match="holds the record of other runs; choose another --name, or say --replace"):
         record(runs[1:], tmp_path, "shop")
@@ -132,6 +133,8 @@ def test_a_second_time_nothing_changes_and_another_run_is_refused(runs: list[Pat
     assert record(runs[1:], tmp_path, "shop", replace=True) == (folder, True)
     assert read_json(folder / RECORD)["runs"][0]["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["shop"], "nothing is left of the replaced one"
+    assert record(runs[:1], tmp_path, "shop", note="a short training", replace=True) == (folder, True)
+    assert read_json(folder / RECORD)["note"] == "a short training"
 
 
 def test_a_folder_of_something_else_is_never_replaced(runs: list[Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_the_other_recipes_have_theirs() -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_command_of_its_page_is_one(system: str) -> None:
     page = (PAGES / f"{system}.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = [line.partition("#")[0].split() for line in page.splitlines() if line.startswith("felid ")]
+    commands = [shlex.split(line, comments=True) for line in page.splitlines() if line.startswith("felid ")]
     runs = [command[2:] for command in commands if command[1] == "run"]
     assert {run[0] for run in runs} >= {system, f"{system}-short"} <= {*names()}
     for recipe, *rest in runs:

@@ -31,17 +31,20 @@ FREE = ("seed", "description", "tracking")
 Record = dict[str, Any]
 
 
-def record(roots: Sequence[Path], out: Path, name: str | None = None, *, replace: bool = False) -> tuple[Path, bool]:
+def record(
+    roots: Sequence[Path], out: Path, name: str | None = None, *, note: str = "", replace: bool = False
+) -> tuple[Path, bool]:
     """File the evaluations of run folders under `out/name`.
 
     Args:
         roots: run folders; several must be trainings of one recipe that differ in `seed` alone.
         out: folder of all records.
         name: folder of this one; None = the name of the first run folder.
+        note: what readers of the figures must know wherever they stand, such as that a training was short.
         replace: put it in place of another record of that name.
 
     Returns:
-        The folder, and whether it was written; a record of the same evaluations is left as it is.
+        The folder, and whether it was written; a record of the same evaluations is left as it is, unless it is to be replaced.
 
     Raises:
         ArtifactError: a run has no evaluation, or artifacts that it stands on are gone.
@@ -56,7 +59,7 @@ def record(roots: Sequence[Path], out: Path, name: str | None = None, *, replace
         return folder, False
     recipes = [_recipe(run) for run in runs]
     _check_one_recipe(roots, recipes)
-    replace_folder(folder, lambda part: _fill(part, folder.name, runs, recipes))
+    replace_folder(folder, lambda part: _fill(part, folder.name, runs, recipes, note))
     return folder, True
 
 
@@ -92,11 +95,11 @@ def _is_there(folder: Path, keys: Sequence[str], *, replace: bool) -> bool:
         return False
     if not (folder / RECORD).is_file():
         raise RequestError(f"{folder} exists and holds no {RECORD}; choose another --name, or move it away")
+    if replace:
+        return False
     if [run["evaluation"] for run in read_json(folder / RECORD, ("runs",))["runs"]] == keys:
         return True
-    if not replace:
-        raise RequestError(f"{folder} holds the record of other runs; choose another --name, or say --replace")
-    return False
+    raise RequestError(f"{folder} holds the record of other runs; choose another --name, or say --replace")
 
 
 def _sources(run: EvaluatedRun) -> dict[str, Artifact]:
@@ -131,7 +134,7 @@ def _check_one_recipe(roots: Sequence[Path], recipes: Sequence[Record]) -> None:
         raise RequestError(f"the runs have the seeds {', '.join(map(str, seeds))}, expected different ones; give each run once")
 
 
-def _fill(folder: Path, name: str, runs: Sequence[EvaluatedRun], recipes: Sequence[Record]) -> None:
+def _fill(folder: Path, name: str, runs: Sequence[EvaluatedRun], recipes: Sequence[Record], note: str) -> None:
     first, places = runs[0], ["" if len(runs) == 1 else f"seed-{recipe['seed']}/" for recipe in recipes]
     found = []
     for run, recipe, place in zip(runs, recipes, places, strict=True):
@@ -157,18 +160,19 @@ def _fill(folder: Path, name: str, runs: Sequence[EvaluatedRun], recipes: Sequen
         "runs": found,
         "figures": figures,
         "recorded": machine.made_with(),
-        **_note(runs),
+        **_note(runs, note),
     }
     write_json(folder / RECORD, content)
     write_text(folder / "README.md", page(content))
 
 
-def _note(runs: Sequence[EvaluatedRun]) -> dict[str, str]:
-    """What readers of the figures must know wherever they stand: a failed check."""
+def _note(runs: Sequence[EvaluatedRun], note: str) -> dict[str, str]:
+    """What readers of the figures must know wherever they stand: what was given, and failed checks."""
     failed = dict.fromkeys(
         check["name"] for run in runs for check in run.metrics.get("checks", []) if check["status"] == "failed"
     )
-    return {"note": f"failed checks: {', '.join(failed)}"} if failed else {}
+    notes = [note] * bool(note) + [f"failed checks: {', '.join(failed)}"] * bool(failed)
+    return {"note": "; ".join(notes)} if notes else {}
 
 
 def _made(run: EvaluatedRun) -> Record:

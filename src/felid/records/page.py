@@ -32,6 +32,7 @@ def interval(value: Mapping[str, Any]) -> str:
 def page(record: Record) -> str:
     """Markdown: how it was made, the figures on test under both policies, what they mean."""
     lines = [f"# {record['recipe'].get('description') or record['name']}", "", "Made by `felid record`; do not edit.", ""]
+    lines += [f"- note: {record['note']}"] if "note" in record else []
     lines += [f"- {line}" for line in (*_how(record), _data(record))]
     for group, title in GROUPS.items():
         rows = _rows(record, group)
