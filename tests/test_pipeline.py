@@ -24,10 +24,12 @@ from felid.artifacts import lock, open_artifact, read_json
 from felid.cli import main
 from felid.data.dataset import Dataset
 from felid.data.holdout import split_of
-from felid.errors import FelidWarning
+from felid.errors import FelidWarning, RequestError
+from felid.evaluation import EvaluationConfig
 from felid.evaluation.audit import audit_run
 from felid.evaluation.audit.provenance import events_of
 from felid.fusion import FusionChoice
+from felid.judging import check_beams
 from felid.models.base import Mode
 from felid.pipeline import STAGES, Pipeline
 from felid.recipe import SASREC_TRAINING, Recipe, load_recipe, resolve
@@ -394,10 +396,28 @@ def test_an_earlier_stage_or_a_failed_recipe_leaves_the_recommender_alone(run: P
     assert felid.Recommender.load(run).recommend([0], 3) == before
 
 
-def test_impossible_k_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    result = felid_command("run", "tiny", *SMALL, "evaluation.ks=[5000]", "--out", tmp_path)
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["evaluation.ks=[5000]"], "864 items compete"),
+        (["search.num_beams=7"], "7 beams for lists of 10 (evaluation.ks), expected at least 10; set search.num_beams=10"),
+    ],
+)
+def test_impossible_k_is_refused_before_anything_is_trained(overrides: list[str], expected: str, tmp_path: Path) -> None:
+    result = felid_command("run", "tiny", *SMALL, *overrides, "--out", tmp_path)
     assert result.returncode == 2
+    assert expected in result.stderr
     assert not list(tmp_path.glob("embed/*"))
+
+
+def test_beams_matter_where_something_is_generated() -> None:
+    narrow = SearchConfig(num_beams=7)
+    with pytest.raises(RequestError, match="judge lists of at most 7"):
+        check_beams(("fused", "generative", "dense"), narrow.model_copy(update={"mode": "dense"}), EvaluationConfig())
+    alone = EvaluationConfig(variants=False)
+    check_beams(("fused", "generative", "dense"), narrow.model_copy(update={"mode": "dense"}), alone)
+    check_beams(("fused", "generative", "dense"), narrow, EvaluationConfig(ks=(7,)))
+    check_beams(("dense", "fused"), narrow, EvaluationConfig())
 
 
 @pytest.mark.parametrize(

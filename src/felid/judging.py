@@ -59,6 +59,7 @@ def judge(
         baselines: what stands beside it, by name; `, as tuned` is added to a name that a system has.
     """
     check_candidates(recommender.model.modes, recommender.ranker.search, config)
+    check_beams(recommender.model.modes, recommender.ranker.search, config)
     if config.ties != "file-order":
         warnings.warn(NO_SCORES, FelidWarning, stacklevel=2)
     loss = target_loss(recommender, split, console) if config.loss else None
@@ -96,8 +97,7 @@ def judge(
 def check_candidates(modes: tuple[Mode, ...], search: SearchConfig, config: EvaluationConfig) -> None:
     """Refuse, before any work, candidates that contradict each other, and a hybrid search that generates fewer than a list holds.
 
-    The other searches are made as wide as the list is long. A hybrid one is not: its number of candidates is what LIGER's results
-    are reported for, and beyond them only cold items could fill a list.
+    Its number of candidates is what LIGER's results are reported for, and beyond them only cold items could fill a list.
 
     Args:
         modes: of the model.
@@ -121,6 +121,28 @@ def check_candidates(modes: tuple[Mode, ...], search: SearchConfig, config: Eval
                 f"{name}.hybrid_candidates has {min(counts)} generated candidates for lists of {k} (evaluation.ks), expected at "
                 f"least {k}; raise it, or judge lists of at most {min(counts)}"
             )
+
+
+def check_beams(modes: tuple[Mode, ...], search: SearchConfig, config: EvaluationConfig) -> None:
+    """Refuse, before anything is trained, a beam search that is narrower than the longest list.
+
+    Recommendations raise the width by themselves; what an evaluation reports is the search that its settings name.
+
+    Args:
+        modes: of the model.
+        search: settings of the search.
+        config: what is reported.
+
+    Raises:
+        RequestError: `search.num_beams` is too small.
+    """
+    own, k = mode_of(modes, search.mode), max(config.ks)
+    judged = {own, *(modes if config.variants else ())}
+    if "generative" in modes and judged & {"generative", "fused"} and search.num_beams < k:
+        raise RequestError(
+            f"search.num_beams has {search.num_beams} beams for lists of {k} (evaluation.ks), expected at least {k}; "
+            f"set search.num_beams={k}, or judge lists of at most {search.num_beams}"
+        )
 
 
 def track(report: Report, tracking: Tracking, name: str, key: str, checkpoint: str) -> None:

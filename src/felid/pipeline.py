@@ -32,7 +32,7 @@ from felid.evaluation import print_metrics
 from felid.evaluation.audit import audit_run
 from felid.evaluation.protocol import candidates_of, check_request
 from felid.fitting import Fitting
-from felid.judging import check_candidates, judge, track
+from felid.judging import check_beams, check_candidates, judge, track
 from felid.keys import STAGES, Stage, StageKeys
 from felid.models import ModelConfig
 from felid.models.base import Catalogue
@@ -92,6 +92,7 @@ class Pipeline:
                 if stage == "data" and STAGES.index(until) >= STAGES.index("train"):
                     candidates = candidates_of(self.recipe.evaluation, self.split, len(self.dataset.items))
                     check_request(self.recipe.evaluation.ks, len(self.split.evaluated), int(candidates.sum()))
+                    check_beams(self.recipe.model.modes, self.recipe.search, self.recipe.evaluation)
                 if stage == "data":
                     on_main(lambda: None if "bundle" in artifacts.read_run(self.root) else self._commit())
             on_main(lambda: self._close(until))
