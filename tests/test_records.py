@@ -122,6 +122,12 @@ def test_seeds_of_one_recipe_become_one_record(runs: list[Path], tmp_path: Path)
     assert cell["low"] <= cell["mean"] <= cell["high"]
 
 
+def test_commands_name_run_folders_and_not_where_they_lie(runs: list[Path], tmp_path: Path) -> None:
+    text = (record([run.resolve() for run in runs], tmp_path, "shop")[0] / RECORD).read_text()
+    assert str(runs[0].resolve()) not in text
+    assert '"command": "' in text
+
+
 def test_a_second_time_nothing_changes_and_another_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     folder, _ = record(runs[:1], tmp_path, "shop")
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}

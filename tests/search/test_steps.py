@@ -68,27 +68,21 @@ def test_items_scored_beside_the_beams(kind: Kind, normalize: str, width: int) -
     torch.testing.assert_close(both.also, score_items(model, histories, asked, trie), atol=1e-5, rtol=1e-5)
 
 
-def test_prefixes_that_items_and_beams_share_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "queries",
+    [[Query(20, None, torch.arange(20).expand(4, -1))], [Query(20), Query(20, torch.tensor([[3, 5]] * 4)), Query(2)]],
+    ids=["items beside the beams", "several searches"],
+)
+def test_shared_prefixes_are_computed_once(queries: list[Query], monkeypatch: pytest.MonkeyPatch) -> None:
     ids = catalogue(20, (3, 2, 4, 2))
     model, histories, trie = random_model("lynx", ids), histories_of(random_histories(ids)), torch_trie(ids)
     widths = seen_by_decoder(model, monkeypatch)
     beam_search(model, histories, trie, 20)
     alone = widths.copy()
     widths.clear()
-    beam_search(model, histories, trie, 20, None, torch.arange(20).expand(4, -1))
+    beam_searches(model, histories, trie, queries)
     assert widths == alone
     assert sum(alone) < 1 + 3 + 6 + 20
-
-
-def test_prefixes_that_searches_share_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = catalogue(20, (3, 2, 4, 2))
-    model, histories, trie = random_model("lynx", ids), histories_of(random_histories(ids)), torch_trie(ids)
-    widths = seen_by_decoder(model, monkeypatch)
-    beam_search(model, histories, trie, 20)
-    alone = widths.copy()
-    widths.clear()
-    beam_searches(model, histories, trie, [Query(20), Query(20, torch.tensor([[3, 5]] * 4)), Query(2)])
-    assert widths == alone
 
 
 @pytest.mark.parametrize("kind", KINDS)

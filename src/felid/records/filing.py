@@ -159,7 +159,7 @@ def _fill(folder: Path, name: str, runs: Sequence[EvaluatedRun], recipes: Sequen
         "baselines": list(first.metrics["baselines"]),
         "runs": found,
         "figures": figures,
-        "recorded": machine.made_with(),
+        "recorded": _portable(machine.made_with(), runs),
         **_note(runs, note),
     }
     write_json(folder / RECORD, content)
@@ -182,14 +182,24 @@ def _made(run: EvaluatedRun) -> Record:
     cpu = {name: part.manifest.get("cpu_seconds") for name, part in parts.items()}
     return {
         "evaluation": run.artifact.digest,
-        "trained_with": stages["train"].manifest.get("made_with"),
-        "evaluated_with": run.artifact.manifest.get("made_with"),
+        "trained_with": _portable(stages["train"].manifest.get("made_with"), [run]),
+        "evaluated_with": _portable(run.artifact.manifest.get("made_with"), [run]),
         "checks": list(run.metrics.get("checks", [])),
         "versions": dict(run.artifact.manifest["versions"]),
         "wall_minutes": wall_minutes(parts),
         "cpu_minutes": {name: round(seconds / 60, 2) for name, seconds in cpu.items() if seconds is not None},
         "peak_rss_mib": {name: part.manifest["peak_rss_mib"] for name, part in parts.items()},
     }
+
+
+def _portable(made: Record | None, runs: Sequence[EvaluatedRun]) -> Record | None:
+    """How something was made, with the command's absolute paths of run folders cut to their names."""
+    if made is None:
+        return None
+    command = made["command"]
+    for run in runs:
+        command = command.replace(str(run.root.resolve()), run.root.name)
+    return {**made, "command": command}
 
 
 def _data(runs: Sequence[EvaluatedRun]) -> Record:
