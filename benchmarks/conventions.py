@@ -106,7 +106,7 @@ def keep(out: Path, run: Path, blocks: dict[str, list[Row]], text: str, seconds:
     """Figures and table."""
     out.mkdir(parents=True, exist_ok=True)
     content = {name: [asdict(row) for row in rows] for name, rows in blocks.items()}
-    write_json(out / "conventions.json", {"run": str(run), "seconds": round(seconds, 1), "blocks": content})
+    write_json(out / "conventions.json", {"run": run.name, "seconds": round(seconds, 1), "blocks": content})
     (out / "README.md").write_text(f"# One checkpoint, several conventions\n\n{text}\n", encoding="utf-8")
 
 

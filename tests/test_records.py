@@ -93,7 +93,7 @@ def test_a_failed_check_stands_beside_the_figures_wherever_they_are_shown(runs: 
     assert all(f"; failed checks: {name}" in row.cells("")[-1] for row in board["seen_removed all"])
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "/tmp/elsewhere"])
+@pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "/elsewhere"])
 def test_a_name_that_leads_out_of_the_records_is_refused(runs: list[Path], tmp_path: Path, name: str) -> None:
     with pytest.raises(RequestError, match=r"leads out of .*reports, expected a folder in it"):
         record(runs[:1], tmp_path / "reports", name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,14 @@ def test_the_comparison_has_a_row_per_system_and_run(full: Path, kmeans: Path, t
     assert body[0][head.index("recall@10")].strip(" |") == f"{metrics['test']['recall@10']:.4f}"
     assert len(body) % 2 == 0 and body[: len(body) // 2] == body[len(body) // 2 :]  # kmeans is not evaluated and has no row
     assert not (export_run(kmeans, "liger", tmp_path / "other") / "comparison.md").exists()
+
+
+def test_the_comparison_says_which_evaluations_had_other_candidates(full: Path, tmp_path: Path) -> None:
+    shutil.copytree(full, tmp_path / "other")
+    status, _, error = felid("evaluate", tmp_path / "other", "evaluation.candidates=warm", "evaluation.bootstrap=9")
+    assert status == 0, error
+    text = (export_run(full, "re-tiger", tmp_path / "out", compare=[tmp_path / "other"]) / "comparison.md").read_text()
+    assert text.endswith("Settings that differ:\n\n- other: `evaluation.candidates=warm`\n")
 
 
 def test_settings_of_compared_runs_are_those_that_they_do_not_share() -> None:

@@ -15,6 +15,8 @@ from felid.layouts.source import RunSource
 HEAD = ("run", "data", "IDs", "split", "held out", "system", "users")
 IN_COLUMNS = {"dataset.kind", "dataset.name", "quantizer.kind", "quantizer.sizes", "split.kind", "holdout.rule"}
 """Settings that have a column of their own."""
+DECIDING = {"exclude_seen", "candidates"}
+"""Settings of the evaluation that its metrics depend on; the others say what is reported."""
 GROUPS = {"": "", "_cold": ", cold targets"}
 """Groups of users in a `metrics.json`, and how their rows are marked."""
 
@@ -62,9 +64,10 @@ def _value(key: str, value: Any) -> dict[str, Any]:
 
 
 def _settings(run: RunSource) -> dict[str, Any]:
-    """All settings that a run was made and evaluated with; what is reported decides no metric."""
-    settings = {name: section for stage in run.stages for name, section in run.settings(stage).items() if name != "evaluation"}
-    return {**settings, "split": as_tree(run.rule), "holdout": as_tree(run.holdout.effective)}
+    """All settings that a run was made with, and those of the evaluation that decide its metrics."""
+    settings = {name: section for stage in run.stages for name, section in run.settings(stage).items()}
+    judged = {name: value for name, value in settings.pop("evaluation", {}).items() if name in DECIDING}
+    return {**settings, "evaluation": judged, "split": as_tree(run.rule), "holdout": as_tree(run.holdout.effective)}
 
 
 def _written(settings: Mapping[str, Any]) -> str:
